@@ -1,0 +1,1 @@
+//! The conventions of the command line: arguments, sizes, option strings, output and progress.

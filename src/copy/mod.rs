@@ -1,0 +1,1 @@
+//! The data mover: it knows extents and threads, nothing of formats.

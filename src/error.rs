@@ -1,0 +1,171 @@
+//! The one error type of the library: what went wrong, what was being done, and what to do about it.
+//!
+//! An [`Error`] is a [`Kind`] (the cause) below a stack of contexts ("Could not open 'a.qcow2'"), printed outermost
+//! first and joined by `": "`, which is the shape clients of the reference match. Hints are further lines printed
+//! after the message.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+
+/// Result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The cause of an error, without the circumstances.
+#[derive(Debug, thiserror::Error)]
+pub enum Kind {
+    /// The operating system refused an operation.
+    #[error("{}", os_text(.0))]
+    Io(#[from] io::Error),
+    /// The image contradicts its own specification; reading on would return wrong bytes.
+    #[error("{0}")]
+    Corrupt(String),
+    /// The image or the request needs something this program (or the format) does not have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// An argument, option or name does not make sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Something that was named does not exist (a snapshot, a secret, a bitmap).
+    #[error("{0}")]
+    NotFound(String),
+    /// Somebody else holds the image.
+    #[error("{0}")]
+    Locked(String),
+    /// A signal asked this run to end; the number is the signal's.
+    #[error("Interrupted by signal {0}")]
+    Interrupted(i32),
+}
+
+/// An error with its circumstances. See the module documentation.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    context: Vec<Cow<'static, str>>,
+    hints: Vec<String>,
+}
+
+impl Error {
+    /// Wraps a cause that has no circumstances yet.
+    pub fn new(kind: Kind) -> Self {
+        Error(Box::new(Inner { kind, context: Vec::new(), hints: Vec::new() }))
+    }
+
+    /// The image contradicts its specification.
+    pub fn corrupt(text: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt(text.into()))
+    }
+
+    /// Something neither this program nor the format can do.
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported(text.into()))
+    }
+
+    /// An argument that does not make sense.
+    pub fn invalid(text: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid(text.into()))
+    }
+
+    /// A named thing that does not exist.
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound(text.into()))
+    }
+
+    /// An `errno` value as an I/O error.
+    pub fn os(errno: i32) -> Self {
+        Self::new(Kind::Io(io::Error::from_raw_os_error(errno)))
+    }
+
+    /// Adds the circumstance one level out: it is printed before everything added so far.
+    #[must_use]
+    pub fn context(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.0.context.push(text.into());
+        self
+    }
+
+    /// Adds a further line of help, printed below the message.
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        self.0.hints.push(text.into());
+        self
+    }
+
+    /// The cause.
+    pub fn kind(&self) -> &Kind {
+        &self.0.kind
+    }
+
+    /// The lines of help, in the order they were added.
+    pub fn hints(&self) -> &[String] {
+        &self.0.hints
+    }
+
+    /// The `errno` this error stands for, as the reference reports the same situation: the system's own for I/O
+    /// errors, `EINVAL`, `ENOTSUP`, `ENOENT` and so on for the other kinds.
+    pub fn errno(&self) -> i32 {
+        match &self.0.kind {
+            Kind::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            Kind::Corrupt(_) | Kind::Invalid(_) => libc::EINVAL,
+            Kind::Unsupported(_) => libc::ENOTSUP,
+            Kind::NotFound(_) => libc::ENOENT,
+            Kind::Locked(_) => libc::EAGAIN,
+            Kind::Interrupted(_) => libc::EINTR,
+        }
+    }
+
+    /// The text the system has for [`Error::errno`], as in `strerror`.
+    pub fn errno_text(&self) -> String {
+        os_text(&io::Error::from_raw_os_error(self.errno()))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for context in self.0.context.iter().rev() {
+            write!(f, "{context}: ")?;
+        }
+        write!(f, "{}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0.kind)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::new(Kind::Io(error))
+    }
+}
+
+impl From<nix::errno::Errno> for Error {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self::os(errno as i32)
+    }
+}
+
+/// The system's text for an I/O error, without the "(os error N)" that the standard library appends.
+pub fn os_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// Adds circumstances to the error of a result.
+pub trait Context<T> {
+    /// Adds a circumstance one level out. The text is only made when there is an error.
+    fn context<C: Into<Cow<'static, str>>>(self, text: impl FnOnce() -> C) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for Result<T, E> {
+    fn context<C: Into<Cow<'static, str>>>(self, text: impl FnOnce() -> C) -> Result<T> {
+        self.map_err(|error| error.into().context(text()))
+    }
+}

@@ -1,0 +1,108 @@
+//! The image formats, one file or folder each, and the table of them.
+//!
+//! A new format is a module here that fills in a [`Format`], and one line in [`FORMATS`].
+
+pub mod qcow2;
+pub mod raw;
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::image::{Layer, OpenContext, OpenFlags, Options};
+use crate::storage::Storage;
+
+/// The type of a creation option, which decides how its value is read and what `-o help` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionType {
+    /// Anything.
+    Str,
+    /// `on` or `off`.
+    Bool,
+    /// A number.
+    Num,
+    /// A number with an optional size suffix.
+    Size,
+}
+
+/// One creation option (`-o name=value`).
+#[derive(Clone, Copy, Debug)]
+pub struct OptionDesc {
+    /// The name, with dots for nested options.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: OptionType,
+    /// What `-o help` says about it.
+    pub help: &'static str,
+}
+
+/// A request to open an image whose file is already open.
+pub struct OpenRequest<'a> {
+    /// The opened image file.
+    pub storage: Arc<dyn Storage>,
+    /// The name, for messages and for resolving relative names inside the image.
+    pub filename: &'a str,
+    /// Run-time options of this node (`encrypt.key-secret`, `data-file.*`, ...), without `driver` and `file`. Formats
+    /// take out what they know; what is left over is an error.
+    pub options: &'a mut Options,
+    /// How it is opened.
+    pub flags: OpenFlags,
+    /// Secrets and policy.
+    pub context: &'a OpenContext,
+}
+
+/// A request to create an image.
+pub struct CreateRequest<'a> {
+    /// The name of the file to create.
+    pub filename: &'a str,
+    /// The virtual size in bytes.
+    pub size: u64,
+    /// Creation options as `-o` gave them, in the reference's names, without `size`; `backing_file` and `backing_fmt`
+    /// have been checked and resolved by the caller but are still in there.
+    pub options: &'a CreateOptions,
+    /// Secrets and policy.
+    pub context: &'a OpenContext,
+}
+
+/// Creation options: names and values in the order they were given, the last of equal names counts.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions(pub Vec<(String, String)>);
+
+impl CreateOptions {
+    /// The value of an option.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Sets an option, in place of an earlier value.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.0.retain(|(key, _)| key != name);
+        self.0.push((name.to_owned(), value.into()));
+    }
+}
+
+/// A format: what it is called and what it can do.
+#[derive(Debug)]
+pub struct Format {
+    /// The name used with `-f` and `-O`.
+    pub name: &'static str,
+    /// How sure it is that a file starting with these bytes is of this format: 0 not at all, 100 certain.
+    pub probe: fn(head: &[u8]) -> u32,
+    /// The creation options, in the order `-o help` lists them.
+    pub create_options: &'static [OptionDesc],
+    /// Opens an image.
+    pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,
+    /// Creates an image; removes what it made when it fails.
+    pub create: Option<fn(CreateRequest<'_>) -> Result<()>>,
+    /// Whether images of this format can have a backing file.
+    pub backing: bool,
+    /// Whether compressed clusters can be written.
+    pub compression: bool,
+}
+
+/// All formats. Raw is last: it takes whatever no other format claims.
+pub static FORMATS: &[&Format] = &[&raw::FORMAT];
+
+/// The format of that name.
+pub fn find(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().copied().find(|format| format.name == name)
+}

@@ -1,0 +1,229 @@
+//! Opened images: one [`Layer`] per image file, stacked in a [`Chain`] by backing files.
+//!
+//! Every command works on extents. [`Layer::map`] says what a layer itself has for a guest range, [`Layer::read`] turns
+//! such an extent into guest bytes, [`Layer::prepare`] finds places for new bytes. Falling through to backing files,
+//! the zeros behind a short backing file, and read-modify-write at the edges of a range happen once, in [`Chain`].
+
+mod chain;
+mod filename;
+mod info;
+mod open;
+mod probe;
+mod spec;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+
+pub use chain::{Chain, ChainExtent, Node};
+pub use filename::resolve_backing;
+pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
+pub use open::{OpenContext, OpenFlags, OpenPolicy, create_storage, open_chain, open_layer, open_storage};
+pub use probe::probe;
+pub use spec::{ImageSpec, Options};
+
+/// What a layer has of its own at a guest range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Guest offset of the first byte.
+    pub guest: u64,
+    /// Length in bytes, at least 1.
+    pub len: u64,
+    /// What is there.
+    pub kind: ExtentKind,
+}
+
+/// The kinds of an [`Extent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// Bytes stored at `host` in the layer's data storage: as they are, or encrypted one to one.
+    Data {
+        /// Offset in [`Layer::data_storage`].
+        host: u64,
+        /// Whether the stored bytes are encrypted.
+        encrypted: bool,
+    },
+    /// One compressed cluster; the extent does not reach beyond it.
+    Compressed {
+        /// Offset of the compressed bytes in the image file.
+        host: u64,
+        /// How many bytes are stored there at most (rounded up to sectors by some formats).
+        stored: u64,
+        /// Guest offset of the start of the cluster (the extent may start further in).
+        cluster: u64,
+    },
+    /// Reads as zeros whatever the backing file says.
+    Zero {
+        /// The space that is nevertheless reserved for it, if there is any.
+        host: Option<u64>,
+    },
+    /// Nothing of its own: the backing file shows through, or zeros where there is none.
+    Unallocated,
+}
+
+/// Granularities of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerLimits {
+    /// Allocation unit in bytes: the cluster size; 1 for formats that allocate nothing themselves.
+    pub cluster: u64,
+    /// Writes must cover whole units of this many bytes (the subcluster size; the sector size of a cipher); the end of
+    /// the image counts as such a border.
+    pub granule: u64,
+    /// Whether unallocated ranges of a newly created image read as zeros.
+    pub zero_init: bool,
+}
+
+/// How the bytes of a [`Place`] will be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// As they are (encrypted if the layer is).
+    Plain,
+    /// Compressed to `stored` bytes; the place is exactly one cluster (or its part before the end of the image).
+    Compressed {
+        /// Length of the compressed bytes.
+        stored: u64,
+    },
+}
+
+/// A guest range that shall be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Guest offset; a multiple of the granule.
+    pub guest: u64,
+    /// Length in bytes; the end is a multiple of the granule, or the end of the image.
+    pub len: u64,
+    /// How it is stored.
+    pub payload: Payload,
+}
+
+/// Where a guest range will lie. Pieces of plain payload merge where guest and host ranges are both contiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Guest offset.
+    pub guest: u64,
+    /// Length in bytes (guest bytes, also for a compressed piece).
+    pub len: u64,
+    /// Offset in [`Layer::data_storage`].
+    pub host: u64,
+    /// How it is stored.
+    pub payload: Payload,
+    /// The host range already reads as zeros and needs no cipher: zero runs inside need not be written.
+    pub zeroed: bool,
+}
+
+/// Reserved places whose bytes are about to be written.
+///
+/// [`Pending::commit`] makes them visible to the guest. Dropping it instead gives the places back.
+#[must_use = "places are given back unless they are committed"]
+pub trait Pending: Send {
+    /// Where everything lies, in guest order.
+    fn pieces(&self) -> &[Piece];
+
+    /// Writes guest bytes into plain pieces; `guest..guest + data.len()` may span pieces. Encrypts where that is due
+    /// (then `data` is whole sectors).
+    fn write(&self, guest: u64, data: &[u8]) -> Result<()>;
+
+    /// Writes the compressed bytes of the cluster at `guest`.
+    fn write_compressed(&self, guest: u64, stored: &[u8]) -> Result<()>;
+
+    /// Publishes: from now on the guest sees the new bytes. Everything must have been written before.
+    fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// Compresses clusters; one per thread, as it keeps its working memory.
+pub trait Compressor: Send {
+    /// The compressed form of one whole cluster, or `None` if that would not be smaller than the cluster.
+    fn compress(&mut self, cluster: &[u8]) -> Result<Option<&[u8]>>;
+}
+
+/// How to make a guest range read as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZeroFlags {
+    /// Space behind the range may be given back.
+    pub may_unmap: bool,
+}
+
+/// What a layer says about the image it lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackingRef {
+    /// The name as it is written in the image.
+    pub filename: String,
+    /// The format as it is written in the image, if it is.
+    pub format: Option<String>,
+}
+
+/// The internal snapshots of a layer.
+pub trait Snapshots {
+    /// All of them, in the order of the table.
+    fn list(&self) -> Result<Vec<SnapshotInfo>>;
+    /// Takes one of the present state. `name` need not be unique.
+    fn create(&self, name: &str) -> Result<()>;
+    /// Makes the state of the snapshot with this name or ID the present one.
+    fn apply(&self, name_or_id: &str) -> Result<()>;
+    /// Deletes the snapshot with this name or ID and gives its clusters back.
+    fn delete(&self, name_or_id: &str) -> Result<()>;
+    /// Shows the contents of a snapshot instead of the present state until the layer is closed; the layer must have been
+    /// opened read-only.
+    fn view(&self, id: Option<&str>, name: Option<&str>) -> Result<()>;
+}
+
+/// One opened image's own data. All methods may be called from several threads at once.
+pub trait Layer: Send + Sync + Debug {
+    /// Name of the format, as `info` prints it.
+    fn format(&self) -> &'static str;
+
+    /// The virtual size in bytes.
+    fn size(&self) -> u64;
+
+    /// See [`LayerLimits`].
+    fn limits(&self) -> LayerLimits;
+
+    /// The image file itself (metadata, and data unless [`Layer::data_storage`] is another one).
+    fn storage(&self) -> &Arc<dyn Storage>;
+
+    /// Where plain data lies.
+    fn data_storage(&self) -> &Arc<dyn Storage> {
+        self.storage()
+    }
+
+    /// What lies at `guest`, for as far as that holds within `len` bytes. `guest + len` must not pass the virtual size.
+    fn map(&self, guest: u64, len: u64) -> Result<Extent>;
+
+    /// Reads guest bytes out of an extent that [`Layer::map`] returned; `guest..guest + buf.len()` lies within it.
+    fn read(&self, extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// The image this one lies on, as its header says.
+    fn backing(&self) -> Option<BackingRef> {
+        None
+    }
+
+    /// Everything `info` shows.
+    fn info(&self) -> Result<LayerInfo>;
+
+    /// Reserves places for `places` (in guest order, not overlapping). Ranges that already have a place of their own
+    /// keep it.
+    fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>>;
+
+    /// Makes a range (whole granules) read as zeros without writing payload, in the way that suits the format best.
+    fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()>;
+
+    /// A compressor for this layer's compression type; `None` where the format has none.
+    fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {
+        None
+    }
+
+    /// Writes out all metadata in an order that is safe at every point, and flushes unless the cache mode forbids it.
+    fn flush(&self) -> Result<()>;
+
+    /// Access to internal snapshots; `None` where the format has none.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+}
+
+/// The error of an operation that a format does not have.
+pub fn not_supported() -> Error {
+    Error::unsupported("Operation not supported")
+}

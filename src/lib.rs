@@ -1,0 +1,14 @@
+//! A replacement for `qemu-img`: disk images inspected, converted and snapshotted.
+
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod cmd;
+pub mod copy;
+pub mod crypto;
+pub mod error;
+pub mod format;
+pub mod image;
+pub mod storage;
+pub mod sys;
+pub mod units;

@@ -1,0 +1,3 @@
+//! The `qemu-img` binary.
+
+fn main() {}
