@@ -21,3 +21,38 @@ pub const fn align_up(value: u64, align: u64) -> Option<u64> {
         None => None,
     }
 }
+
+/// `bytes` for people: three significant digits and a binary unit ("0 B", "1.5 GiB", "0.977 MiB"), in the form the
+/// reference prints sizes. The next unit starts at 1000, not at 1024.
+pub fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{} {}B", three_digits(value), UNITS[unit])
+}
+
+/// A number from 0 to below 1000 with three significant digits and no trailing zeros, as C's `%.3g` has it.
+fn three_digits(value: f64) -> String {
+    let exponent = match format!("{value:.2e}").split_once('e') {
+        Some((_, exponent)) => exponent.parse::<i32>().unwrap_or(0),
+        None => 0,
+    };
+    if exponent >= 3 {
+        // 999.95 and above are rounded to a number of four digits, which C writes with an exponent.
+        return "1e+03".to_owned();
+    }
+    let decimals = (2 - exponent).clamp(0, 20) as usize;
+    let text = format!("{value:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+#[path = "units_tests.rs"]
+mod tests;
