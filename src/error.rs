@@ -17,6 +17,14 @@ pub enum Kind {
     /// The operating system refused an operation.
     #[error("{}", os_text(.0))]
     Io(#[from] io::Error),
+    /// A system error in better words.
+    #[error("{text}")]
+    Described {
+        /// The system's error number.
+        errno: i32,
+        /// What to tell the user.
+        text: String,
+    },
     /// The image contradicts its own specification; reading on would return wrong bytes.
     #[error("{0}")]
     Corrupt(String),
@@ -46,12 +54,13 @@ struct Inner {
     kind: Kind,
     context: Vec<Cow<'static, str>>,
     hints: Vec<String>,
+    notices: Vec<String>,
 }
 
 impl Error {
     /// Wraps a cause that has no circumstances yet.
     pub fn new(kind: Kind) -> Self {
-        Error(Box::new(Inner { kind, context: Vec::new(), hints: Vec::new() }))
+        Error(Box::new(Inner { kind, context: Vec::new(), hints: Vec::new(), notices: Vec::new() }))
     }
 
     /// The image contradicts its specification.
@@ -93,6 +102,29 @@ impl Error {
         self
     }
 
+    /// An operating system error that is better described by other words; the `errno` stays.
+    #[must_use]
+    pub fn replace(mut self, text: impl Into<String>) -> Self {
+        let errno = self.errno();
+        self.0.kind = Kind::Described { errno, text: text.into() };
+        self
+    }
+
+    /// An image was found to contradict itself while it was in use. The event is announced by a notice of its own, and
+    /// the operation fails with an I/O error, as in the reference.
+    pub fn corruption_event(text: impl fmt::Display) -> Self {
+        let mut error = Self::os(libc::EIO);
+        let notice =
+            format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+        error.0.notices.push(notice);
+        error
+    }
+
+    /// Lines to be printed as they are before the message.
+    pub fn notices(&self) -> &[String] {
+        &self.0.notices
+    }
+
     /// The cause.
     pub fn kind(&self) -> &Kind {
         &self.0.kind
@@ -108,6 +140,7 @@ impl Error {
     pub fn errno(&self) -> i32 {
         match &self.0.kind {
             Kind::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
+            Kind::Described { errno, .. } => *errno,
             Kind::Corrupt(_) | Kind::Invalid(_) => libc::EINVAL,
             Kind::Unsupported(_) => libc::ENOTSUP,
             Kind::NotFound(_) => libc::ENOENT,

@@ -117,7 +117,9 @@ impl L2Entry {
         if geometry.in_cluster(offset) != 0 {
             return Err(Error::corrupt(format!("Cluster allocation offset {offset:#x} unaligned")));
         }
-        let place = (offset != 0).then_some(HostOffset(offset));
+        // In an external data file offset 0 is a place like any other; the flag tells it from "nothing here".
+        let allocated = offset != 0 || (geometry.external_data && self.copied() && self.raw & ZERO == 0);
+        let place = allocated.then_some(HostOffset(offset));
         if !geometry.extended_l2 && self.raw & ZERO != 0 {
             return Ok(Mapping::Zero(place));
         }

@@ -20,6 +20,8 @@ pub struct Geometry {
     pub extended_l2: bool,
     /// log2 of the width of a refcount in bits: 0 to 6.
     pub refcount_order: u32,
+    /// Whether guest data lies in an external data file, where it has the guest's own offsets, 0 included.
+    pub external_data: bool,
 }
 
 impl Geometry {

@@ -1,5 +1,588 @@
 //! The header and its extensions. Specification: "Header", "Header extensions", "Feature name table".
 
-/// The header.
-#[derive(Clone, Debug)]
-pub struct Header {}
+use zerocopy::big_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use super::geometry::Geometry;
+use crate::error::{Error, Result};
+use crate::storage::Storage;
+use crate::units::SECTOR;
+
+/// "QFI\xfb".
+pub const MAGIC: u32 = 0x5146_49fb;
+
+/// Longest backing file name in bytes.
+pub const BACKING_NAME_MAX: u64 = 1023;
+/// Largest L1 table in bytes that is accepted, as in the reference: 32 MiB, enough for 2 EiB with 64 KiB clusters.
+pub const L1_BYTES_MAX: u64 = 32 << 20;
+/// Largest refcount table in bytes that is accepted, as in the reference.
+pub const REFCOUNT_TABLE_BYTES_MAX: u64 = 8 << 20;
+/// Most snapshots an image may have, as in the reference.
+pub const SNAPSHOTS_MAX: u64 = 65536;
+
+/// Incompatible feature bits: a program that does not know one must not open the image.
+pub mod incompatible {
+    /// Refcounts may be wrong; they have to be rebuilt before the image is written.
+    pub const DIRTY: u64 = 1 << 0;
+    /// Structures are damaged; the image must not be written.
+    pub const CORRUPT: u64 = 1 << 1;
+    /// Guest data lies in an external data file.
+    pub const DATA_FILE: u64 = 1 << 2;
+    /// The compression type is not zlib.
+    pub const COMPRESSION: u64 = 1 << 3;
+    /// L2 entries are extended.
+    pub const EXTENDED_L2: u64 = 1 << 4;
+    /// All that this program knows.
+    pub const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
+}
+
+/// Compatible feature bits: may be ignored.
+pub mod compatible {
+    /// Refcount updates may be put off (under the dirty bit).
+    pub const LAZY_REFCOUNTS: u64 = 1 << 0;
+}
+
+/// Autoclear feature bits: a program that does not know one clears it before it writes.
+pub mod autoclear {
+    /// The bitmaps extension is consistent with the guest data.
+    pub const BITMAPS: u64 = 1 << 0;
+    /// The external data file can be read as a raw image.
+    pub const DATA_FILE_RAW: u64 = 1 << 1;
+    /// All that this program knows.
+    pub const KNOWN: u64 = BITMAPS | DATA_FILE_RAW;
+}
+
+/// Values of the encryption method field.
+pub mod crypt_method {
+    /// Not encrypted.
+    pub const NONE: u32 = 0;
+    /// AES-128-CBC.
+    pub const AES: u32 = 1;
+    /// LUKS.
+    pub const LUKS: u32 = 2;
+}
+
+const EXT_END: u32 = 0;
+const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
+const EXT_CRYPTO: u32 = 0x0537_be77;
+const EXT_BITMAPS: u32 = 0x2385_2875;
+const EXT_DATA_FILE: u32 = 0x4441_5441;
+
+/// How compressed clusters are compressed. Specification: "compression_type".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompressionType {
+    /// Raw deflate.
+    #[default]
+    Zlib,
+    /// Zstandard frames.
+    Zstd,
+}
+
+impl CompressionType {
+    /// The name, as options and `info` use it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CompressionType::Zlib => "zlib",
+            CompressionType::Zstd => "zstd",
+        }
+    }
+}
+
+/// The part of the header that versions 2 and 3 share.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawV2 {
+    magic: U32,
+    version: U32,
+    backing_file_offset: U64,
+    backing_file_size: U32,
+    cluster_bits: U32,
+    size: U64,
+    crypt_method: U32,
+    l1_size: U32,
+    l1_table_offset: U64,
+    refcount_table_offset: U64,
+    refcount_table_clusters: U32,
+    nb_snapshots: U32,
+    snapshots_offset: U64,
+}
+
+/// What version 3 appends, up to and including the padding behind the compression type.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct RawV3 {
+    incompatible: U64,
+    compatible: U64,
+    autoclear: U64,
+    refcount_order: U32,
+    header_length: U32,
+    compression_type: u8,
+    padding: [u8; 7],
+}
+
+const V2_LEN: usize = 72;
+const V3_LEN: usize = 112;
+/// The shortest version 3 header: everything before the compression type.
+const V3_MIN_LEN: u64 = 104;
+const _: () = assert!(size_of::<RawV2>() == V2_LEN && size_of::<RawV3>() == V3_LEN - V2_LEN);
+
+/// Where the LUKS header lies. Specification: "Full disk encryption header pointer".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CryptoPointer {
+    /// Host offset; a multiple of the cluster size.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Where the bitmap directory lies. Specification: "Bitmaps extension".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitmapsPointer {
+    /// Number of bitmaps.
+    pub count: u32,
+    /// Size of the directory in bytes.
+    pub directory_size: u64,
+    /// Host offset of the directory.
+    pub directory_offset: u64,
+}
+
+/// The header of an image with all its extensions. Versions differ only in what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// 2 or 3.
+    pub version: u32,
+    /// log2 of the cluster size.
+    pub cluster_bits: u32,
+    /// log2 of the refcount width in bits.
+    pub refcount_order: u32,
+    /// Virtual size in bytes, as it is written (readers use whole sectors of it).
+    pub size: u64,
+    /// See [`crypt_method`].
+    pub crypt_method: u32,
+    /// Entries of the active L1 table.
+    pub l1_size: u32,
+    /// Host offset of the active L1 table.
+    pub l1_offset: u64,
+    /// Host offset of the refcount table.
+    pub refcount_table_offset: u64,
+    /// Size of the refcount table in clusters.
+    pub refcount_table_clusters: u32,
+    /// Number of snapshots.
+    pub nb_snapshots: u32,
+    /// Host offset of the snapshot table.
+    pub snapshots_offset: u64,
+    /// See [`incompatible`].
+    pub incompatible: u64,
+    /// See [`compatible`].
+    pub compatible: u64,
+    /// See [`autoclear`].
+    pub autoclear: u64,
+    /// How compressed clusters are compressed.
+    pub compression: CompressionType,
+    /// Name of the backing file, as it is written: bytes, not necessarily UTF-8.
+    pub backing_file: Option<Vec<u8>>,
+    /// Format of the backing file.
+    pub backing_format: Option<Vec<u8>>,
+    /// Name of the external data file.
+    pub data_file: Option<Vec<u8>>,
+    /// Where the LUKS header is.
+    pub crypto: Option<CryptoPointer>,
+    /// Where the bitmap directory is.
+    pub bitmaps: Option<BitmapsPointer>,
+    /// Header fields behind those this program knows, kept as they are.
+    pub unknown_fields: Vec<u8>,
+    /// Header extensions this program does not know: type and contents, kept as they are.
+    pub unknown_extensions: Vec<(u32, Vec<u8>)>,
+}
+
+impl Header {
+    /// The layout that follows from the header.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            cluster_bits: self.cluster_bits,
+            extended_l2: self.incompatible & incompatible::EXTENDED_L2 != 0,
+            refcount_order: self.refcount_order,
+            external_data: self.has_data_file(),
+        }
+    }
+
+    /// Whether guest data lies in an external data file.
+    pub fn has_data_file(&self) -> bool {
+        self.incompatible & incompatible::DATA_FILE != 0
+    }
+
+    /// Whether the external data file can be used as a raw image, too.
+    pub fn data_file_raw(&self) -> bool {
+        self.autoclear & autoclear::DATA_FILE_RAW != 0
+    }
+
+    /// The virtual size in whole sectors, which is what the guest sees.
+    pub fn guest_size(&self) -> u64 {
+        self.size / SECTOR * SECTOR
+    }
+
+    /// Reads and checks header and extensions of an image. `write` tells whether it is to be written to.
+    pub fn read(file: &dyn Storage, write: bool) -> Result<Header> {
+        let mut fixed = [0; V3_LEN];
+        file.read_at(&mut fixed, 0)?;
+        let v2 = RawV2::read_from_bytes(&fixed[..V2_LEN]).expect("the length is right");
+        let mut v3 = RawV3::read_from_bytes(&fixed[V2_LEN..]).expect("the length is right");
+        if v2.magic.get() != MAGIC {
+            return Err(Error::invalid("Image is not in qcow2 format"));
+        }
+        let version = v2.version.get();
+        if !(2..=3).contains(&version) {
+            return Err(Error::unsupported(format!("Unsupported qcow2 version {version}")));
+        }
+        let cluster_bits = v2.cluster_bits.get();
+        if !(9..=21).contains(&cluster_bits) {
+            return Err(Error::invalid(format!("Unsupported cluster size: 2^{cluster_bits}")));
+        }
+        let cluster_size = 1 << cluster_bits;
+        let header_length = if version == 2 {
+            v3 = RawV3::new_zeroed();
+            v3.refcount_order = U32::new(4);
+            V2_LEN as u64
+        } else {
+            u64::from(v3.header_length.get())
+        };
+        if version == 3 && header_length < V3_MIN_LEN {
+            return Err(Error::invalid("qcow2 header too short"));
+        }
+        if header_length > cluster_size {
+            return Err(Error::invalid("qcow2 header exceeds cluster size"));
+        }
+        if header_length <= V3_MIN_LEN {
+            (v3.compression_type, v3.padding) = (0, [0; 7]);
+        }
+        let backing_offset = v2.backing_file_offset.get();
+        if backing_offset > cluster_size {
+            return Err(Error::invalid("Invalid backing file offset"));
+        }
+        // The rest of the first cluster; a file that ends earlier reads as zeros, which end the extensions.
+        let mut first = vec![0; 1 << cluster_bits];
+        file.read_at(&mut first, 0)?;
+        let unknown_fields = first.get(V3_LEN..header_length as usize).unwrap_or(&[]).to_vec();
+        let mut header = Header {
+            version,
+            cluster_bits,
+            refcount_order: v3.refcount_order.get(),
+            size: v2.size.get(),
+            crypt_method: v2.crypt_method.get(),
+            l1_size: v2.l1_size.get(),
+            l1_offset: v2.l1_table_offset.get(),
+            refcount_table_offset: v2.refcount_table_offset.get(),
+            refcount_table_clusters: v2.refcount_table_clusters.get(),
+            nb_snapshots: v2.nb_snapshots.get(),
+            snapshots_offset: v2.snapshots_offset.get(),
+            incompatible: v3.incompatible.get(),
+            compatible: v3.compatible.get(),
+            autoclear: v3.autoclear.get(),
+            compression: CompressionType::Zlib,
+            backing_file: None,
+            backing_format: None,
+            data_file: None,
+            crypto: None,
+            bitmaps: None,
+            unknown_fields,
+            unknown_extensions: Vec::new(),
+        };
+        header.check_features(v3.compression_type, write, &first[header_length as usize..])?;
+        header.check_tables()?;
+        let end = if backing_offset == 0 { first.len() } else { backing_offset as usize };
+        let area = first.get(header_length as usize..end).unwrap_or(&[]);
+        header.read_extensions(area)?;
+        header.read_backing_name(&first, backing_offset, u64::from(v2.backing_file_size.get()))?;
+        Ok(header)
+    }
+
+    fn check_features(&mut self, compression: u8, write: bool, extensions: &[u8]) -> Result<()> {
+        self.compression = match compression {
+            0 => CompressionType::Zlib,
+            1 => CompressionType::Zstd,
+            other => return Err(Error::unsupported(format!("qcow2: unknown compression type: {other}"))),
+        };
+        let flagged = self.incompatible & incompatible::COMPRESSION != 0;
+        if flagged != (self.compression != CompressionType::Zlib) {
+            let must = if flagged { "must not" } else { "must" };
+            let text = format!("qcow2: Compression type incompatible feature bit {must} be set");
+            return Err(Error::invalid(text));
+        }
+        let unknown = self.incompatible & !incompatible::KNOWN;
+        if unknown != 0 {
+            let names = unknown_feature_names(unknown, extensions);
+            return Err(Error::unsupported(format!("Unsupported qcow2 feature(s): {names}")));
+        }
+        if write && self.incompatible & incompatible::CORRUPT != 0 {
+            return Err(Error::invalid("qcow2: Image is corrupt; cannot be opened read/write"));
+        }
+        if self.refcount_order > 6 {
+            let text = "Reference count entry width too large; may not exceed 64 bits";
+            return Err(Error::invalid(text));
+        }
+        if self.crypt_method > crypt_method::LUKS {
+            return Err(Error::invalid(format!("Unsupported encryption method {}", self.crypt_method)));
+        }
+        if self.incompatible & incompatible::EXTENDED_L2 != 0 && self.cluster_bits < 14 {
+            return Err(Error::invalid("qcow2: Extended L2 entries need clusters of at least 16 KiB"));
+        }
+        Ok(())
+    }
+
+    fn check_tables(&self) -> Result<()> {
+        let geometry = self.geometry();
+        let cluster = geometry.cluster_size();
+        let refcount_bytes = u64::from(self.refcount_table_clusters) * cluster;
+        if self.refcount_table_clusters == 0 {
+            return Err(Error::invalid("Image does not contain a reference count table"));
+        }
+        let check = |what: &str, offset, bytes, max| check_table(geometry, what, offset, bytes, max);
+        check("Reference count table", self.refcount_table_offset, refcount_bytes, REFCOUNT_TABLE_BYTES_MAX)?;
+        // Table entries are at least 40 bytes long; the table itself is read and checked by `snapshot`.
+        let snapshot_bytes = u64::from(self.nb_snapshots) * 40;
+        check("Snapshot table", self.snapshots_offset, snapshot_bytes, SNAPSHOTS_MAX * 40)?;
+        check("Active L1 table", self.l1_offset, u64::from(self.l1_size) * 8, L1_BYTES_MAX)?;
+        let needed = geometry.l1_entries(self.size);
+        if needed > i32::MAX as u64 {
+            return Err(Error::os(libc::EFBIG).replace("Image is too big"));
+        }
+        if u64::from(self.l1_size) < needed {
+            return Err(Error::invalid("L1 table is too small"));
+        }
+        Ok(())
+    }
+
+    fn read_extensions(&mut self, area: &[u8]) -> Result<()> {
+        let mut rest = area;
+        while let Some((head, body)) = rest.split_at_checked(8) {
+            let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
+            let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
+            if magic == EXT_END {
+                break;
+            }
+            let data = body.get(..len).ok_or_else(|| Error::invalid("Header extension too large"))?;
+            self.read_extension(magic, data)?;
+            let padded = len.next_multiple_of(8);
+            rest = body.get(padded..).unwrap_or(&[]);
+        }
+        Ok(())
+    }
+
+    fn read_extension(&mut self, magic: u32, data: &[u8]) -> Result<()> {
+        match magic {
+            EXT_BACKING_FORMAT => {
+                if data.len() >= 16 {
+                    let text = format!("ERROR: ext_backing_format: len={} too large (>=16)", data.len());
+                    return Err(Error::invalid(text));
+                }
+                self.backing_format = Some(c_string(data));
+            }
+            // The names are written anew with what this program knows.
+            EXT_FEATURE_NAMES => {}
+            EXT_CRYPTO => self.read_crypto_pointer(data)?,
+            EXT_BITMAPS => {
+                if data.len() != 24 {
+                    return Err(Error::invalid("bitmaps_ext: Invalid extension length"));
+                }
+                let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
+                self.bitmaps = Some(BitmapsPointer {
+                    count: (word(0) >> 32) as u32,
+                    directory_size: word(8),
+                    directory_offset: word(16),
+                });
+                if word(0) as u32 != 0 {
+                    return Err(Error::invalid("bitmaps_ext: Reserved field is not zero"));
+                }
+            }
+            EXT_DATA_FILE => self.data_file = Some(c_string(data)),
+            _ => self.unknown_extensions.push((magic, data.to_vec())),
+        }
+        Ok(())
+    }
+
+    fn read_crypto_pointer(&mut self, data: &[u8]) -> Result<()> {
+        if self.crypt_method != crypt_method::LUKS {
+            let text = "CRYPTO header extension only expected with LUKS encryption method";
+            return Err(Error::invalid(text));
+        }
+        if data.len() != 16 {
+            let text = format!("CRYPTO header extension size {}, but expected size 16", data.len());
+            return Err(Error::invalid(text));
+        }
+        let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
+        let pointer = CryptoPointer { offset: word(0), len: word(8) };
+        let cluster = self.geometry().cluster_size();
+        if !pointer.offset.is_multiple_of(cluster) {
+            let text = format!(
+                "Encryption header offset '{}' is not a multiple of cluster size '{cluster}'",
+                pointer.offset
+            );
+            return Err(Error::invalid(text));
+        }
+        self.crypto = Some(pointer);
+        Ok(())
+    }
+
+    fn read_backing_name(&mut self, first: &[u8], offset: u64, len: u64) -> Result<()> {
+        if offset == 0 {
+            return Ok(());
+        }
+        if len > BACKING_NAME_MAX.min(first.len() as u64 - offset) {
+            return Err(Error::invalid("Backing file name too long"));
+        }
+        let name = c_string(&first[offset as usize..(offset + len) as usize]);
+        self.backing_file = (!name.is_empty()).then_some(name);
+        Ok(())
+    }
+
+    /// The bytes of header, extensions and backing file name, as they lie from offset 0. Fails if they do not fit into
+    /// one cluster.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = vec![0; if self.version == 2 { V2_LEN } else { V3_LEN }];
+        if self.version == 3 {
+            out.extend_from_slice(&self.unknown_fields);
+        }
+        let header_length = out.len();
+        self.put_extensions(&mut out);
+        let backing_offset = out.len();
+        let backing = self.backing_file.as_deref().unwrap_or(&[]);
+        out.extend_from_slice(backing);
+        if out.len() as u64 > 1 << self.cluster_bits {
+            return Err(Error::os(libc::ENOSPC));
+        }
+        let v2 = RawV2 {
+            magic: U32::new(MAGIC),
+            version: U32::new(self.version),
+            backing_file_offset: U64::new(if backing.is_empty() { 0 } else { backing_offset as u64 }),
+            backing_file_size: U32::new(backing.len() as u32),
+            cluster_bits: U32::new(self.cluster_bits),
+            size: U64::new(self.size),
+            crypt_method: U32::new(self.crypt_method),
+            l1_size: U32::new(self.l1_size),
+            l1_table_offset: U64::new(self.l1_offset),
+            refcount_table_offset: U64::new(self.refcount_table_offset),
+            refcount_table_clusters: U32::new(self.refcount_table_clusters),
+            nb_snapshots: U32::new(self.nb_snapshots),
+            snapshots_offset: U64::new(self.snapshots_offset),
+        };
+        out[..V2_LEN].copy_from_slice(v2.as_bytes());
+        if self.version == 3 {
+            let v3 = RawV3 {
+                incompatible: U64::new(self.incompatible),
+                compatible: U64::new(self.compatible),
+                autoclear: U64::new(self.autoclear),
+                refcount_order: U32::new(self.refcount_order),
+                header_length: U32::new(header_length as u32),
+                compression_type: self.compression as u8,
+                padding: [0; 7],
+            };
+            out[V2_LEN..V3_LEN].copy_from_slice(v3.as_bytes());
+        }
+        Ok(out)
+    }
+
+    fn put_extensions(&self, out: &mut Vec<u8>) {
+        if let Some(format) = &self.backing_format {
+            put_extension(out, EXT_BACKING_FORMAT, format);
+        }
+        if let Some(name) = self.data_file.as_ref().filter(|_| self.has_data_file()) {
+            put_extension(out, EXT_DATA_FILE, name);
+        }
+        if let Some(pointer) = self.crypto {
+            let data = [pointer.offset.to_be_bytes(), pointer.len.to_be_bytes()].concat();
+            put_extension(out, EXT_CRYPTO, &data);
+        }
+        if self.version >= 3 {
+            put_extension(out, EXT_FEATURE_NAMES, &feature_names());
+        }
+        if let Some(bitmaps) = self.bitmaps {
+            let count = u64::from(bitmaps.count) << 32;
+            let data = [count, bitmaps.directory_size, bitmaps.directory_offset].map(u64::to_be_bytes).concat();
+            put_extension(out, EXT_BITMAPS, &data);
+        }
+        for (magic, data) in &self.unknown_extensions {
+            put_extension(out, *magic, data);
+        }
+        put_extension(out, EXT_END, &[]);
+    }
+}
+
+/// Checks offset and size of a table that the header points to.
+pub fn check_table(geometry: Geometry, what: &str, offset: u64, bytes: u64, max: u64) -> Result<()> {
+    if bytes > max {
+        return Err(Error::os(libc::EFBIG).replace(format!("{what} too large")));
+    }
+    if i64::MAX as u64 - bytes < offset || geometry.in_cluster(offset) != 0 {
+        return Err(Error::invalid(format!("{what} offset invalid")));
+    }
+    Ok(())
+}
+
+fn c_string(data: &[u8]) -> Vec<u8> {
+    data.split(|&byte| byte == 0).next().unwrap_or(&[]).to_vec()
+}
+
+fn put_extension(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
+    out.extend_from_slice(&magic.to_be_bytes());
+    out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+    out.extend_from_slice(data);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+/// Kind (0 incompatible, 1 compatible, 2 autoclear), bit number and name of every feature.
+const FEATURES: [(u8, u8, &str); 8] = [
+    (0, 0, "dirty bit"),
+    (0, 1, "corrupt bit"),
+    (0, 2, "external data file"),
+    (0, 3, "compression type"),
+    (0, 4, "extended L2 entries"),
+    (1, 0, "lazy refcounts"),
+    (2, 0, "bitmaps"),
+    (2, 1, "raw external data"),
+];
+
+const FEATURE_LEN: usize = 48;
+
+fn feature_names() -> Vec<u8> {
+    let mut data = vec![0; FEATURES.len() * FEATURE_LEN];
+    for (record, (kind, bit, name)) in data.chunks_exact_mut(FEATURE_LEN).zip(FEATURES) {
+        record[..2].copy_from_slice(&[kind, bit]);
+        record[2..2 + name.len()].copy_from_slice(name.as_bytes());
+    }
+    data
+}
+
+/// Names for unknown incompatible bits out of the image's own feature name table, the rest as a bit mask.
+fn unknown_feature_names(unknown: u64, extensions: &[u8]) -> String {
+    let mut names = Vec::new();
+    let mut left = unknown;
+    for record in find_extension(extensions, EXT_FEATURE_NAMES).unwrap_or(&[]).chunks_exact(FEATURE_LEN) {
+        let (kind, bit) = (record[0], record[1]);
+        if kind == 0 && bit < 64 && left & (1 << bit) != 0 {
+            names.push(String::from_utf8_lossy(&c_string(&record[2..])).into_owned());
+            left &= !(1 << bit);
+        }
+    }
+    if left != 0 {
+        names.push(format!("Unknown incompatible feature: {left:x}"));
+    }
+    names.join(", ")
+}
+
+fn find_extension(area: &[u8], wanted: u32) -> Option<&[u8]> {
+    let mut rest = area;
+    loop {
+        let (head, body) = rest.split_at_checked(8)?;
+        let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
+        let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
+        if magic == EXT_END {
+            return None;
+        }
+        let data = body.get(..len)?;
+        if magic == wanted {
+            return Some(data);
+        }
+        rest = body.get(len.next_multiple_of(8)..)?;
+    }
+}
