@@ -114,8 +114,7 @@ impl Error {
     /// the operation fails with an I/O error, as in the reference.
     pub fn corruption_event(text: impl fmt::Display) -> Self {
         let mut error = Self::os(libc::EIO);
-        let notice =
-            format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
+        let notice = format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
         error.0.notices.push(notice);
         error
     }

@@ -100,7 +100,7 @@ pub struct Format {
 }
 
 /// All formats. Raw is last: it takes whatever no other format claims.
-pub static FORMATS: &[&Format] = &[&raw::FORMAT];
+pub static FORMATS: &[&Format] = &[&qcow2::FORMAT, &raw::FORMAT];
 
 /// The format of that name.
 pub fn find(name: &str) -> Option<&'static Format> {

@@ -115,7 +115,8 @@ impl L2Entry {
         }
         let offset = self.raw & OFFSET;
         if geometry.in_cluster(offset) != 0 {
-            return Err(Error::corrupt(format!("Cluster allocation offset {offset:#x} unaligned")));
+            let what = if self.raw & ZERO != 0 { "Preallocated zero cluster" } else { "Cluster allocation" };
+            return Err(Error::corrupt(format!("{what} offset {offset:#x} unaligned")));
         }
         // In an external data file offset 0 is a place like any other; the flag tells it from "nothing here".
         let allocated = offset != 0 || (geometry.external_data && self.copied() && self.raw & ZERO == 0);

@@ -414,10 +414,8 @@ impl Header {
         let pointer = CryptoPointer { offset: word(0), len: word(8) };
         let cluster = self.geometry().cluster_size();
         if !pointer.offset.is_multiple_of(cluster) {
-            let text = format!(
-                "Encryption header offset '{}' is not a multiple of cluster size '{cluster}'",
-                pointer.offset
-            );
+            let text =
+                format!("Encryption header offset '{}' is not a multiple of cluster size '{cluster}'", pointer.offset);
             return Err(Error::invalid(text));
         }
         self.crypto = Some(pointer);

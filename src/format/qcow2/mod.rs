@@ -5,9 +5,10 @@
 //! | `geometry` | the numbers that follow from the header; offset types |
 //! | `header` | the header and its extensions, on disk and as [`header::Header`] |
 //! | `entry` | L1 and L2 entries |
+//! | `tables` | the L1 table and the cache of L2 tables |
 //! | `open` | from a file to a [`Qcow2`] |
-//! | `map` | guest offset to extent, through the L2 table cache |
-//! | `tables` | the cache of L2 tables |
+//! | `map` | guest offset to extent |
+//! | `info` | what `info` shows |
 //! | `refcount` | refcounts of all widths, finding and giving back clusters |
 //! | `txn` | the only writer of metadata: in which order it reaches the disk |
 //! | `write` | places for guest bytes, zero clusters, publishing |
@@ -17,23 +18,63 @@
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
+mod compress;
+mod crypt;
 mod entry;
 mod geometry;
 mod header;
+mod info;
+mod map;
+mod open;
+mod tables;
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::error::{Error, Result};
+use crate::format::Format;
+use crate::image::{
+    BackingRef, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, ZeroFlags, not_supported,
+};
 use crate::storage::Storage;
+use crate::units::{SECTOR, align_down, align_up};
+
+/// The descriptor of the format.
+pub static FORMAT: Format = Format {
+    name: "qcow2",
+    probe: |head| {
+        if head.starts_with(b"QFI\xfb") && head.get(4..8).is_some_and(|v| v >= &[0, 0, 0, 2]) { 100 } else { 0 }
+    },
+    create_options: &[],
+    open: open::open,
+    create: None,
+    backing: true,
+    compression: true,
+};
 
 /// An opened qcow2 image.
 #[derive(Debug)]
-pub(crate) struct Qcow2 {
+struct Qcow2 {
     /// The image file.
     file: Arc<dyn Storage>,
     /// Where guest data lies: the external data file, or the image file.
     data: Arc<dyn Storage>,
     /// The layout.
     geometry: geometry::Geometry,
+    /// The virtual size in bytes; changes when a snapshot is shown or applied.
+    size: AtomicU64,
+    /// How clusters are compressed.
+    compression: header::CompressionType,
+    /// The cipher of an encrypted image; `None` also where only metadata is looked at and no key was given.
+    crypt: Option<crypt::Crypt>,
+    /// The encryption as `info` shows it (`encrypt`).
+    crypt_info: Option<serde_json::Value>,
+    /// The image this one lies on.
+    backing: Option<BackingRef>,
+    /// The name it was opened by, for messages.
+    filename: String,
+    /// Whether it was opened for writing.
+    writable: bool,
     /// The tables.
     meta: Mutex<Meta>,
 }
@@ -41,5 +82,114 @@ pub(crate) struct Qcow2 {
 /// Everything in memory that stands for metadata on disk.
 #[derive(Debug)]
 struct Meta {
+    /// The header as it is on disk or will be after the next commit.
     header: header::Header,
+    /// The L1 table that is in use: the active one, or that of the snapshot on show.
+    l1: tables::L1Table,
+    /// L2 tables.
+    l2: tables::L2Cache,
+}
+
+impl Qcow2 {
+    /// The tables, locked.
+    fn meta(&self) -> MutexGuard<'_, Meta> {
+        // A thread that panics while it holds the lock leaves tables nobody may trust; going on would write them.
+        self.meta.lock().expect("no thread panicked while it changed the tables")
+    }
+
+    fn read_data(&self, host: u64, guest: u64, encrypted: bool, buf: &mut [u8]) -> Result<()> {
+        if !encrypted {
+            return self.data.read_at(buf, host);
+        }
+        let crypt = self.crypt.as_ref().ok_or_else(not_supported)?;
+        let end = guest + buf.len() as u64;
+        let start = align_down(guest, SECTOR);
+        let aligned_end = align_up(end, SECTOR).ok_or_else(|| Error::os(libc::EFBIG))?;
+        let host_start = host - (guest - start);
+        if start == guest && aligned_end == end {
+            self.data.read_at(buf, host)?;
+            return crypt.decrypt(guest, host, buf);
+        }
+        let mut sectors = vec![0; (aligned_end - start) as usize];
+        self.data.read_at(&mut sectors, host_start)?;
+        crypt.decrypt(start, host_start, &mut sectors)?;
+        let skipped = (guest - start) as usize;
+        buf.copy_from_slice(&sectors[skipped..skipped + buf.len()]);
+        Ok(())
+    }
+
+    fn read_compressed(&self, host: u64, stored: u64, skipped: u64, buf: &mut [u8]) -> Result<()> {
+        // Both are at most two clusters, that is 4 MiB; `skipped` is less than a cluster.
+        let mut bytes = vec![0; stored as usize];
+        self.file.read_at(&mut bytes, host)?;
+        let cluster_size = self.geometry.cluster_size() as usize;
+        if skipped == 0 && buf.len() == cluster_size {
+            return compress::decompress(self.compression, &bytes, buf);
+        }
+        let mut cluster = vec![0; cluster_size];
+        compress::decompress(self.compression, &bytes, &mut cluster)?;
+        buf.copy_from_slice(&cluster[skipped as usize..skipped as usize + buf.len()]);
+        Ok(())
+    }
+}
+
+impl Layer for Qcow2 {
+    fn format(&self) -> &'static str {
+        "qcow2"
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn limits(&self) -> LayerLimits {
+        LayerLimits { cluster: self.geometry.cluster_size(), granule: self.geometry.subcluster_size(), zero_init: true }
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.file
+    }
+
+    fn data_storage(&self) -> &Arc<dyn Storage> {
+        &self.data
+    }
+
+    fn map(&self, guest: u64, len: u64) -> Result<Extent> {
+        self.map_extent(guest, len)
+    }
+
+    fn read(&self, extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()> {
+        match extent.kind {
+            ExtentKind::Data { host, encrypted } => {
+                self.read_data(host + (guest - extent.guest), guest, encrypted, buf)
+            }
+            ExtentKind::Compressed { host, stored, cluster } => {
+                self.read_compressed(host, stored, guest - cluster, buf)
+            }
+            ExtentKind::Zero { .. } | ExtentKind::Unallocated => {
+                buf.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    fn backing(&self) -> Option<BackingRef> {
+        self.backing.clone()
+    }
+
+    fn info(&self) -> Result<LayerInfo> {
+        self.layer_info()
+    }
+
+    fn prepare<'a>(&'a self, _places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
+        Err(not_supported())
+    }
+
+    fn zero(&self, _guest: u64, _len: u64, _flags: ZeroFlags) -> Result<()> {
+        Err(not_supported())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
 }

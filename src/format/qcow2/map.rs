@@ -1,0 +1,168 @@
+//! From guest offsets to extents. Specification: "Cluster mapping", "Extended L2 Entries".
+
+use super::entry::{L2Entry, Mapping};
+use super::geometry::{Geometry, GuestOffset, HostOffset};
+use super::tables::L2Table;
+use super::{Meta, Qcow2};
+use crate::error::{Error, Result};
+use crate::image::{Extent, ExtentKind};
+
+impl Qcow2 {
+    /// What lies at `guest`, for as far as it is of one kind and contiguous in the image within `len` bytes.
+    pub(super) fn map_extent(&self, guest: u64, len: u64) -> Result<Extent> {
+        let mut meta = self.meta();
+        let geometry = self.geometry;
+        let l1_index = geometry.l1_index(GuestOffset(guest));
+        let Some(table_offset) = meta.l1.get(l1_index).table() else {
+            let len = unallocated_tables(&meta, geometry, guest, len);
+            return Ok(Extent { guest, len, kind: ExtentKind::Unallocated });
+        };
+        check_l2_offset(geometry, table_offset, l1_index)?;
+        let reader = TableReader {
+            qcow2: self,
+            version: meta.header.version,
+            table_offset,
+            table: meta.l2.get(table_offset)?,
+            base: l1_index * geometry.l2_span(),
+        };
+        reader.extent(guest, len)
+    }
+}
+
+/// How many bytes from `guest` no L2 table covers.
+fn unallocated_tables(meta: &Meta, geometry: Geometry, guest: u64, len: u64) -> u64 {
+    let span = geometry.l2_span();
+    let mut covered = span - guest % span;
+    while covered < len && meta.l1.get(geometry.l1_index(GuestOffset(guest + covered))).table().is_none() {
+        covered += span;
+    }
+    covered.min(len)
+}
+
+/// L2 tables lie on cluster borders.
+pub(super) fn check_l2_offset(geometry: Geometry, offset: HostOffset, l1_index: u64) -> Result<()> {
+    if geometry.in_cluster(offset.0) != 0 {
+        let text = format!("L2 table offset {:#x} unaligned (L1 index: {l1_index:#x})", offset.0);
+        return Err(Error::corruption_event(text));
+    }
+    Ok(())
+}
+
+/// What one unit (a cluster, or a subcluster where there are any) is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Unallocated,
+    Data(u64),
+    Zero(Option<u64>),
+    Compressed { host: u64, stored: u64 },
+}
+
+/// Looks at the entries of one L2 table.
+struct TableReader<'a> {
+    qcow2: &'a Qcow2,
+    version: u32,
+    table_offset: HostOffset,
+    table: &'a L2Table,
+    /// Guest offset that the first entry stands for.
+    base: u64,
+}
+
+impl TableReader<'_> {
+    fn extent(&self, guest: u64, len: u64) -> Result<Extent> {
+        let geometry = self.qcow2.geometry;
+        let unit_size = geometry.subcluster_size();
+        let first = self.unit(guest)?;
+        let end = guest.saturating_add(len).min(self.base + geometry.l2_span());
+        if let Unit::Compressed { host, stored } = first {
+            let cluster = geometry.cluster_start(guest);
+            let end = end.min(cluster + geometry.cluster_size());
+            return Ok(Extent { guest, len: end - guest, kind: ExtentKind::Compressed { host, stored, cluster } });
+        }
+        let unit_start = guest - guest % unit_size;
+        let mut at = unit_start + unit_size;
+        while at < end && self.continues(first, at - unit_start, at) {
+            at += unit_size;
+        }
+        let skipped = guest - unit_start;
+        let kind = match first {
+            Unit::Data(host) => ExtentKind::Data { host: host + skipped, encrypted: self.qcow2.crypt.is_some() },
+            Unit::Zero(host) => ExtentKind::Zero { host: host.map(|host| host + skipped) },
+            _ => ExtentKind::Unallocated,
+        };
+        Ok(Extent { guest, len: at.min(end) - guest, kind })
+    }
+
+    /// Whether the unit at `guest` goes on with what `first` began `distance` bytes before. A damaged entry ends the
+    /// extent; whoever asks for it gets the error.
+    fn continues(&self, first: Unit, distance: u64, guest: u64) -> bool {
+        let expected = match first {
+            Unit::Data(host) => Unit::Data(host + distance),
+            Unit::Zero(host) => Unit::Zero(host.map(|host| host + distance)),
+            Unit::Unallocated => Unit::Unallocated,
+            Unit::Compressed { .. } => return false,
+        };
+        self.unit(guest).is_ok_and(|unit| unit == expected)
+    }
+
+    fn unit(&self, guest: u64) -> Result<Unit> {
+        let geometry = self.qcow2.geometry;
+        let index = geometry.l2_index(GuestOffset(guest));
+        let entry = self.table.get(index);
+        let mapping = entry.mapping(geometry).map_err(|error| self.corrupt(&error.to_string(), index))?;
+        if geometry.external_data {
+            self.check_external(entry, mapping, guest, index)?;
+        }
+        Ok(match mapping {
+            Mapping::Compressed(run) => Unit::Compressed { host: run.offset.0, stored: run.len },
+            Mapping::Zero(_) if self.version < 3 => {
+                return Err(self.corrupt("Zero cluster entry found in pre-v3 image", index));
+            }
+            _ if geometry.extended_l2 => return self.subcluster(entry, mapping, guest, index),
+            Mapping::Unallocated => Unit::Unallocated,
+            Mapping::Normal(host) => Unit::Data(host.0),
+            Mapping::Zero(host) => Unit::Zero(host.map(|host| host.0)),
+        })
+    }
+
+    fn subcluster(&self, entry: L2Entry, mapping: Mapping, guest: u64, index: u64) -> Result<Unit> {
+        let geometry = self.qcow2.geometry;
+        let number = geometry.in_cluster(guest) / geometry.subcluster_size();
+        let bit = 1_u32 << number;
+        let place = match mapping {
+            Mapping::Normal(host) => Some(host.0 + number * geometry.subcluster_size()),
+            _ => None,
+        };
+        let allocated = entry.allocated_bits() & bit != 0;
+        let zero = entry.zero_bits() & bit != 0;
+        match (allocated, zero, place) {
+            (true, false, Some(host)) => Ok(Unit::Data(host)),
+            (false, true, host) => Ok(Unit::Zero(host)),
+            (false, false, _) => Ok(Unit::Unallocated),
+            _ => Err(self.corrupt("Invalid cluster entry found ", index)),
+        }
+    }
+
+    /// In an external data file every cluster has the guest's own offset.
+    fn check_external(&self, entry: L2Entry, mapping: Mapping, guest: u64, index: u64) -> Result<()> {
+        let expected = self.qcow2.geometry.cluster_start(guest);
+        match mapping {
+            Mapping::Compressed(_) => {
+                Err(self.corrupt("Compressed cluster entry found in image with external data file", index))
+            }
+            Mapping::Normal(host) if host.0 != expected => {
+                let text = format!(
+                    "External data file host cluster offset {:#x} does not match guest cluster offset: {expected:#x}, \
+                     L2 index: {index:#x})",
+                    entry.raw_offset()
+                );
+                Err(Error::corruption_event(text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn corrupt(&self, what: &str, index: u64) -> Error {
+        let table = self.table_offset.0;
+        Error::corruption_event(format!("{what} (L2 offset: {table:#x}, L2 index: {index:#x})"))
+    }
+}

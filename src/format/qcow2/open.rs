@@ -1,0 +1,58 @@
+//! From a file to a [`Qcow2`].
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use super::header::Header;
+use super::tables::{L1Table, L2Cache};
+use super::{Meta, Qcow2, crypt};
+use crate::error::{Context, Error, Result};
+use crate::format::OpenRequest;
+use crate::image::{BackingRef, Layer, open_storage};
+use crate::storage::Storage;
+
+/// Opens a qcow2 image.
+pub fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
+    let header = Header::read(&*request.storage, request.flags.write)?;
+    let geometry = header.geometry();
+    let (crypt, crypt_info) = crypt::open(&header, &request.storage, request.options, request.flags, request.context)?;
+    let l1 =
+        L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
+    let data = open_data_file(&header, &request)?;
+    let meta = Meta { l1, l2: L2Cache::new(Arc::clone(&request.storage), geometry), header: header.clone() };
+    Ok(Box::new(Qcow2 {
+        file: request.storage,
+        data,
+        geometry,
+        size: AtomicU64::new(header.guest_size()),
+        compression: header.compression,
+        crypt,
+        crypt_info,
+        backing: header
+            .backing_file
+            .as_deref()
+            .map(|name| BackingRef { filename: text(name), format: header.backing_format.as_deref().map(text) }),
+        filename: request.filename.to_owned(),
+        writable: request.flags.write,
+        meta: Mutex::new(meta),
+    }))
+}
+
+/// Names are bytes on disk; the rest of the program takes text.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn open_data_file(header: &Header, request: &OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
+    if !header.has_data_file() {
+        return Ok(Arc::clone(&request.storage));
+    }
+    // Looking at metadata alone does not touch the data file, which may not be there.
+    if request.flags.no_io {
+        return Ok(Arc::clone(&request.storage));
+    }
+    match &header.data_file {
+        Some(name) => open_storage(&text(name), request.flags),
+        None => Err(Error::invalid("'data-file' is required for this image")),
+    }
+}
