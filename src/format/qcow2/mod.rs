@@ -193,3 +193,6 @@ impl Layer for Qcow2 {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod read_tests;
