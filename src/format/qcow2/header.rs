@@ -584,3 +584,7 @@ fn find_extension(area: &[u8], wanted: u32) -> Option<&[u8]> {
         rest = body.get(len.next_multiple_of(8)..)?;
     }
 }
+
+#[cfg(test)]
+#[path = "header_tests.rs"]
+mod tests;
