@@ -317,15 +317,16 @@ impl Header {
         if write && self.incompatible & incompatible::CORRUPT != 0 {
             return Err(Error::invalid("qcow2: Image is corrupt; cannot be opened read/write"));
         }
+        let subcluster = self.geometry().subcluster_size();
+        if subcluster < SECTOR {
+            return Err(Error::invalid(format!("Unsupported subcluster size: {subcluster}")));
+        }
         if self.refcount_order > 6 {
             let text = "Reference count entry width too large; may not exceed 64 bits";
             return Err(Error::invalid(text));
         }
         if self.crypt_method > crypt_method::LUKS {
             return Err(Error::invalid(format!("Unsupported encryption method {}", self.crypt_method)));
-        }
-        if self.incompatible & incompatible::EXTENDED_L2 != 0 && self.cluster_bits < 14 {
-            return Err(Error::invalid("qcow2: Extended L2 entries need clusters of at least 16 KiB"));
         }
         Ok(())
     }

@@ -115,6 +115,7 @@ fn refuses_what_makes_no_sense() {
         (&[(SNAPSHOTS, 70000)], "Snapshot table too large"),
         (&[(SNAPSHOTS, 1), (SNAPSHOTS_OFFSET, 0x1ff)], "Snapshot table offset invalid"),
         (&[(INCOMPATIBLE, 0x300)], &format!("{unknown}: 300")),
+        (&[(INCOMPATIBLE, 16), (CLUSTER_BITS, 13)], "Unsupported subcluster size: 256"),
         (&[(INCOMPATIBLE, 8)], "qcow2: Compression type incompatible feature bit must not be set"),
         (&[(COMPRESSION, 1)], "qcow2: Compression type incompatible feature bit must be set"),
         (&[(COMPRESSION, 7)], "qcow2: unknown compression type: 7"),
