@@ -11,4 +11,5 @@ pub mod format;
 pub mod image;
 pub mod storage;
 pub mod sys;
+pub mod text;
 pub mod units;

@@ -1,4 +1,14 @@
 //! The commands, one file each. They know wording and exit codes; everything below them neither prints nor exits.
+//!
+//! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
+//! [`crate::cli`].
+
+mod convert;
+mod info;
+mod snapshot;
+
+use crate::cli::args::Args;
+use crate::error::Result;
 
 /// One subcommand.
 #[derive(Debug)]
@@ -7,11 +17,18 @@ pub struct Command {
     pub name: &'static str,
     /// One line for `--help`.
     pub summary: &'static str,
-    /// The classic synopsis lines, which clients probe for.
+    /// The classic synopsis lines, which clients probe for: the name, its options in brackets, the operands.
     pub synopsis: &'static str,
-    /// Runs it with the arguments behind its name and returns the exit code.
-    pub run: fn(args: &[std::ffi::OsString]) -> i32,
+    /// Adds the options. `-h, --help` is there already.
+    pub define: fn(clap::Command) -> clap::Command,
+    /// Runs it and returns the exit code. An error is printed by the caller, which then exits with 1.
+    pub run: fn(&Args) -> Result<i32>,
 }
 
 /// All commands, in the order `--help` lists them.
-pub static COMMANDS: &[Command] = &[];
+pub static COMMANDS: &[&Command] = &[&convert::COMMAND, &info::COMMAND, &snapshot::COMMAND];
+
+/// The command of that name.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().copied().find(|command| command.name == name)
+}

@@ -1,0 +1,197 @@
+//! The arguments of one command: how a command defines its options, and what it gets back.
+//!
+//! A command's `define` adds its options to a [`clap::Command`] with [`flag`], [`value`] and [`operands`]; [`parse`] reads
+//! the words behind the command's name; its `run` asks the resulting [`Args`] by option ID, turns what it finds into
+//! validated options of its own type, and calls the engine.
+//!
+//! All values are strings in which bytes that are not UTF-8 are carried as [`crate::text`] says. Options that take a value
+//! keep every occurrence: [`Args::get`] is the last one, as in the reference, and [`Args::all`] all of them.
+
+use std::ffi::OsString;
+
+use clap::builder::{StringValueParser, TypedValueParser, ValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches};
+
+use super::getopt::{Order, scan};
+use super::help;
+use crate::cmd::Command;
+use crate::error::{Error, Result};
+
+/// The name of the program, as messages give it.
+pub const PROGRAM: &str = "qemu-img";
+
+/// The ID of the operands.
+const OPERANDS: &str = "operands";
+
+/// An option without a value. Its ID is `id`; give it names with `.short()` and `.long()`. May be repeated;
+/// [`Args::count`] tells how often.
+pub fn flag(id: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).action(ArgAction::Count).help(help)
+}
+
+/// An option with a value, called `name` in the help.
+pub fn value(id: &'static str, name: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).action(ArgAction::Append).allow_hyphen_values(true).value_name(name).help(help)
+}
+
+/// The operands: the words that are neither options nor values. The command counts them.
+pub fn operands(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(OPERANDS).action(ArgAction::Append).num_args(0..).value_name(name).help(help)
+}
+
+/// For `.value_parser()`: reads a value with one of our own functions, whose message is printed as it is. The message
+/// names the option itself where the reference does.
+pub fn parsed<T>(parse: fn(&str) -> Result<T>) -> ValueParser
+where
+    T: Clone + Send + Sync + 'static,
+{
+    ValueParser::new(StringValueParser::new().try_map(move |text| parse(&text).map_err(ValueError::from)))
+}
+
+/// The parsed arguments of one command.
+#[derive(Debug)]
+pub struct Args {
+    command: &'static str,
+    matches: ArgMatches,
+}
+
+/// What came of reading the arguments.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command can run.
+    Run(Args),
+    /// Help was asked for; this is it.
+    Help(String),
+}
+
+/// A mistake in the arguments.
+#[derive(Debug)]
+pub struct Mistake {
+    /// What stands before the colon of the message: the name of the program, with the command's for mistakes that
+    /// `getopt_long` finds.
+    pub program: String,
+    /// The mistake.
+    pub error: Error,
+}
+
+/// The message of a value parser on its way through clap.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct ValueError {
+    text: String,
+    hints: Vec<String>,
+}
+
+impl From<Error> for ValueError {
+    fn from(error: Error) -> Self {
+        ValueError { text: error.to_string(), hints: error.hints().to_vec() }
+    }
+}
+
+/// Reads the words behind the name of `command`. Mistakes are reported in the reference's words.
+pub fn parse(command: &'static Command, args: &[OsString]) -> Result<Parsed, Mistake> {
+    // getopt_long, which the reference uses, looks at this variable, too.
+    let order = if std::env::var_os("POSIXLY_CORRECT").is_some() { Order::OperandsLast } else { Order::Permute };
+    parse_in_order(command, args, order)
+}
+
+fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) -> Result<Parsed, Mistake> {
+    let mut definition = help::define(command);
+    let scan = scan(&definition, args, order);
+    let words = scan.options.into_iter().chain(["--".to_owned()]).chain(scan.operands);
+    let matches = match definition.try_get_matches_from_mut(words) {
+        Ok(matches) => matches,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(help::command(command))),
+        Err(error) => {
+            return Err(Mistake { program: PROGRAM.to_owned(), error: value_error(command.name, &error) });
+        }
+    };
+    match scan.error {
+        Some(text) => Err(getopt_mistake(&format!("{PROGRAM} {}", command.name), text)),
+        None => Ok(Parsed::Run(Args { command: command.name, matches })),
+    }
+}
+
+/// A mistake that `getopt_long` would have found. `program` is the program's name, with the command's where one was
+/// given.
+pub(super) fn getopt_mistake(program: &str, text: String) -> Mistake {
+    Mistake { program: program.to_owned(), error: Error::invalid(text).hint(try_help(program)) }
+}
+
+/// Where to find help.
+pub(super) fn try_help(program: &str) -> String {
+    format!("Try '{program} --help' for more info")
+}
+
+/// The error of a value parser as it was; anything else that clap finds wrong, in clap's words.
+fn value_error(command: &str, error: &clap::Error) -> Error {
+    use std::error::Error as _;
+    if let Some(ours) = error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
+        let error = Error::invalid(ours.text.as_str());
+        return ours.hints.iter().fold(error, |error, hint| error.hint(hint.as_str()));
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
+    Error::invalid(text).hint(try_help(&format!("{PROGRAM} {command}")))
+}
+
+impl Args {
+    /// The name of the command.
+    pub fn command(&self) -> &'static str {
+        self.command
+    }
+
+    /// Whether a flag was given.
+    pub fn flag(&self, id: &str) -> bool {
+        self.count(id) > 0
+    }
+
+    /// How often a flag was given.
+    pub fn count(&self, id: &str) -> u8 {
+        self.matches.get_count(id)
+    }
+
+    /// The value of an option; the last one, where it was given several times.
+    pub fn text(&self, id: &str) -> Option<&str> {
+        self.get::<String>(id).map(String::as_str)
+    }
+
+    /// All values of an option in the order they were given.
+    pub fn texts(&self, id: &str) -> Vec<&str> {
+        self.matches.get_many::<String>(id).into_iter().flatten().map(String::as_str).collect()
+    }
+
+    /// The value of an option with a [`parsed`] value parser; the last one, where it was given several times.
+    pub fn get<T: Clone + Send + Sync + 'static>(&self, id: &str) -> Option<&T> {
+        self.matches.get_many::<T>(id).and_then(|values| values.last())
+    }
+
+    /// Whether an option was given at all.
+    pub fn given(&self, id: &str) -> bool {
+        self.matches.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// The words that are neither options nor values, in order.
+    pub fn operands(&self) -> Vec<&str> {
+        self.texts(OPERANDS)
+    }
+
+    /// A wrong use of the command: the message, then where to find help.
+    pub fn usage(&self, text: impl Into<String>) -> Error {
+        Error::invalid(text).hint(try_help(&format!("{PROGRAM} {}", self.command)))
+    }
+
+    /// The only operand, of commands that take one image.
+    pub fn one_image(&self) -> Result<&str> {
+        match self.operands().as_slice() {
+            [name] => Ok(name),
+            _ => Err(self.usage("Expecting one image file name")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

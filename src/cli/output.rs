@@ -1,0 +1,39 @@
+//! Printing: results to stdout, messages to stderr.
+//!
+//! All text goes through [`text::to_bytes`], so that names which are not UTF-8 come out as the bytes they are.
+
+use std::io::{self, Write};
+
+use super::args::PROGRAM;
+use crate::error::{Context, Error, Result};
+use crate::text;
+
+/// Prints a result. That nobody reads it any more (a closed pipe) is no error, as in the reference.
+pub fn print(output: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(&text::to_bytes(output)).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context(|| "Could not write to standard output"),
+    }
+}
+
+/// Prints an error and its hints to stderr, in one piece.
+pub fn report(error: &Error) {
+    report_as(PROGRAM, error);
+}
+
+/// As [`report`], with something else than the program's name in front.
+pub(super) fn report_as(program: &str, error: &Error) {
+    let hints: String = error.hints().iter().map(|hint| format!("{hint}\n")).collect();
+    print_error(&format!("{program}: {error}\n{hints}"));
+}
+
+/// Prints a warning to stderr.
+pub fn warn(warning: &str) {
+    print_error(&format!("{PROGRAM}: warning: {warning}\n"));
+}
+
+/// Prints to stderr. There is nobody to tell when that fails.
+fn print_error(message: &str) {
+    let _ = io::stderr().lock().write_all(&text::to_bytes(message));
+}

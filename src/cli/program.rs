@@ -1,0 +1,67 @@
+//! The program: standard options, the command, the exit code.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction};
+
+use super::args::{Mistake, PROGRAM, Parsed, getopt_mistake, parse};
+use super::getopt::{Order, scan};
+use super::{help, output};
+use crate::cmd;
+use crate::error::Result;
+
+/// Runs the program with its arguments (without its own name) and returns the exit code.
+pub fn main(args: &[OsString]) -> i32 {
+    match run(args) {
+        Ok(code) => code,
+        Err(Mistake { program, error }) => {
+            output::report_as(&program, &error);
+            1
+        }
+    }
+}
+
+fn run(args: &[OsString]) -> Result<i32, Mistake> {
+    let plain = |error| Mistake { program: PROGRAM.to_owned(), error };
+    let scan = scan(&standard_options(), args, Order::OperandsLast);
+    // Only the options: the operands belong to the command.
+    match standard_options().try_get_matches_from(&scan.options) {
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => return print(&help::program()).map_err(plain),
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return print(&help::version()).map_err(plain),
+        Err(error) => return Err(getopt_mistake(PROGRAM, error.to_string())),
+        Ok(_) => {}
+    }
+    if let Some(text) = scan.error {
+        return Err(getopt_mistake(PROGRAM, text));
+    }
+    let Some(name) = scan.operands.first() else {
+        return Err(getopt_mistake(PROGRAM, "Not enough arguments".to_owned()));
+    };
+    let Some(command) = cmd::find(name) else {
+        return Err(getopt_mistake(PROGRAM, format!("Command not found: {name}")));
+    };
+    // The words behind the command's name are the last ones, as many as there are operands after the first.
+    let rest = &args[args.len() - (scan.operands.len() - 1)..];
+    match parse(command, rest)? {
+        Parsed::Help(text) => print(&text).map_err(plain),
+        Parsed::Run(args) => (command.run)(&args).map_err(plain),
+    }
+}
+
+fn print(text: &str) -> Result<i32> {
+    output::print(text).map(|()| 0)
+}
+
+/// The options in front of the command.
+fn standard_options() -> clap::Command {
+    let option = |id: &'static str, short, action| Arg::new(id).short(short).long(id).action(action);
+    clap::Command::new(PROGRAM)
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .version("")
+        .arg(option("help", 'h', ArgAction::Help))
+        .arg(option("version", 'V', ArgAction::Version))
+        .arg(option("trace", 'T', ArgAction::Append).allow_hyphen_values(true))
+}
