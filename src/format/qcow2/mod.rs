@@ -26,6 +26,7 @@ mod header;
 mod info;
 mod map;
 mod open;
+mod refcount;
 mod tables;
 
 use std::sync::atomic::{AtomicU64, Ordering};
