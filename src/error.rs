@@ -45,6 +45,9 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+/// How the notice of a fatal corruption begins.
+const MARKING: &str = "qcow2: Marking image as corrupt: ";
+
 /// An error with its circumstances. See the module documentation.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
@@ -117,6 +120,19 @@ impl Error {
         let notice = format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
         error.0.notices.push(notice);
         error
+    }
+
+    /// An image that is being written contradicts itself, so that it has to be marked as corrupt. Announced and reported
+    /// as [`Error::corruption_event`].
+    pub fn fatal_corruption(text: impl fmt::Display) -> Self {
+        let mut error = Self::os(libc::EIO);
+        error.0.notices.push(format!("{MARKING}{text}; further corruption events will be suppressed"));
+        error
+    }
+
+    /// Whether this began as [`Error::fatal_corruption`].
+    pub fn is_fatal_corruption(&self) -> bool {
+        self.0.notices.iter().any(|notice| notice.starts_with(MARKING))
     }
 
     /// Lines to be printed as they are before the message.

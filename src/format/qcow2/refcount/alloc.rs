@@ -132,10 +132,10 @@ impl Refcounts {
     fn check_free(&self, run: Run) -> Result<()> {
         match self.protected.overlap(run) {
             None => Ok(()),
-            Some(MetadataKind::Header) if run.first == 0 => {
-                Err(Error::corrupt("Preventing invalid allocation of a cluster at offset 0"))
+            Some(kind) => {
+                let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
+                Err(Error::fatal_corruption(text))
             }
-            Some(kind) => Err(Error::corrupt(format!("Preventing invalid write on metadata (overlaps with {})", kind.name()))),
         }
     }
 
@@ -195,7 +195,11 @@ impl Refcounts {
     /// Free clusters that do not touch `taken`.
     fn find_outside(&mut self, clusters: u64, taken: Run) -> Result<u64> {
         let found = self.find_free(self.cursor, clusters)?;
-        if found < taken.end() && taken.first < found + clusters { self.find_free(taken.end(), clusters) } else { Ok(found) }
+        if found < taken.end() && taken.first < found + clusters {
+            self.find_free(taken.end(), clusters)
+        } else {
+            Ok(found)
+        }
     }
 
     /// Moves the refcount table to a bigger place, with room for entry `index` and half as much again.

@@ -218,7 +218,7 @@ impl Refcounts {
     /// Sets the refcount of one cluster, for repairs.
     pub fn set(&mut self, cluster: u64, value: u64) -> Result<()> {
         if value > self.geometry.refcount_max() {
-            return Err(overflow(cluster << self.geometry.cluster_bits));
+            return Err(bad_count(1, cluster << self.geometry.cluster_bits));
         }
         let run = Run { first: cluster, clusters: 1 };
         if value != 0 {
@@ -306,7 +306,10 @@ impl Refcounts {
             return Ok(None);
         }
         if self.geometry.in_cluster(offset) != 0 {
-            return Err(Error::corrupt(format!("Refblock offset {offset:#x} unaligned (reftable index: {index:#x})")));
+            let index = hex(index as u64);
+            return Err(Error::fatal_corruption(format!(
+                "Refblock offset {offset:#x} unaligned (reftable index: {index})"
+            )));
         }
         Ok(Some(offset))
     }
@@ -339,6 +342,12 @@ impl Refcounts {
 
     fn write_block(&mut self, index: usize) -> Result<()> {
         let offset = self.block_offset(index)?;
+        if let Some(kind) = offset.and_then(|offset| self.overlap(HostOffset(offset), 1))
+            && kind != MetadataKind::RefcountBlock
+        {
+            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
+            return Err(Error::fatal_corruption(text));
+        }
         let file = Arc::clone(&self.file);
         if let (Some(block), Some(offset)) = (self.cache.get(index), offset)
             && block.dirty
@@ -378,14 +387,12 @@ impl Refcounts {
     }
 }
 
-fn overflow(offset: u64) -> Error {
-    Error::os(libc::ERANGE).context(format!("The refcount of the cluster at {offset:#x} cannot be increased"))
+/// Hexadecimal as C prints it with `%#x`: zero has no prefix.
+pub(super) fn hex(value: u64) -> String {
+    if value == 0 { "0".to_owned() } else { format!("{value:#x}") }
 }
 
 fn bad_count(delta: i64, offset: u64) -> Error {
-    if delta > 0 {
-        overflow(offset)
-    } else {
-        Error::corrupt(format!("The refcount of the cluster at {offset:#x} is zero although it is in use"))
-    }
+    let what = if delta > 0 { "has reached its limit" } else { "is zero although the cluster is in use" };
+    Error::os(libc::EINVAL).context(format!("The refcount of the cluster at {offset:#x} {what}"))
 }
