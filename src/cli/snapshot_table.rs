@@ -6,15 +6,14 @@ use crate::units::human_size;
 
 /// The table with its heading ("Snapshot list:"), each line ended; nothing at all where there are no snapshots.
 ///
-/// Bytes, because names need not be valid UTF-8. Columns count bytes, and what is too long pushes the rest to the right.
-pub fn snapshot_table(snapshots: &[SnapshotInfo]) -> Vec<u8> {
-    let mut out = Vec::new();
+/// Columns count bytes, and what is too long pushes the rest to the right.
+pub fn snapshot_table(snapshots: &[SnapshotInfo]) -> String {
     if snapshots.is_empty() {
-        return out;
+        return String::new();
     }
-    out.extend_from_slice(b"Snapshot list:\n");
+    let mut out = "Snapshot list:\n".to_owned();
     let heading =
-        Row { id: b"ID", tag: b"TAG", vm_size: "VM_SIZE", date: "DATE", vm_clock: "VM_CLOCK", icount: "ICOUNT" };
+        Row { id: "ID", tag: "TAG", vm_size: "VM_SIZE", date: "DATE", vm_clock: "VM_CLOCK", icount: "ICOUNT" };
     heading.print(&mut out);
     for snapshot in snapshots {
         let row = Row {
@@ -31,8 +30,8 @@ pub fn snapshot_table(snapshots: &[SnapshotInfo]) -> Vec<u8> {
 }
 
 struct Row<'a> {
-    id: &'a [u8],
-    tag: &'a [u8],
+    id: &'a str,
+    tag: &'a str,
     vm_size: &'a str,
     date: &'a str,
     vm_clock: &'a str,
@@ -40,18 +39,19 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn print(&self, out: &mut Vec<u8>) {
+    fn print(&self, out: &mut String) {
         left(out, self.id, 7);
         left(out, self.tag, 16);
         let Row { vm_size, date, vm_clock, icount, .. } = self;
-        out.extend_from_slice(format!("{vm_size:>8} {date:>19} {vm_clock:>15} {icount:>10}\n").as_bytes());
+        *out += &format!("{vm_size:>8} {date:>19} {vm_clock:>15} {icount:>10}\n");
     }
 }
 
 /// A column of `width` bytes, filled up on the right, and the space behind it.
-fn left(out: &mut Vec<u8>, text: &[u8], width: usize) {
-    out.extend_from_slice(text);
-    out.resize(out.len() + width.saturating_sub(text.len()) + 1, b' ');
+fn left(out: &mut String, text: &str, width: usize) {
+    let len = crate::text::to_bytes(text).len();
+    *out += text;
+    out.extend(std::iter::repeat_n(' ', width.saturating_sub(len) + 1));
 }
 
 /// Hours (at least four digits), minutes, seconds and milliseconds.

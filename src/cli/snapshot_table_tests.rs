@@ -19,7 +19,7 @@ fn snapshot(id: &str, name: &str) -> SnapshotInfo {
 /// The table of one snapshot without the heading, and with the date, which depends on the zone, replaced.
 fn row(snapshot: SnapshotInfo) -> String {
     let date = local_time(snapshot.date_sec).to_string();
-    let text = String::from_utf8(snapshot_table(&[snapshot])).expect("tests use valid text");
+    let text = snapshot_table(&[snapshot]);
     text.strip_prefix(HEADING).expect("a heading").replace(&date, "YYYY-MM-DD hh:mm:ss")
 }
 
@@ -36,6 +36,7 @@ fn columns_overflow_to_the_right() {
         ("1234567", "n", "1234567 n                "),
         ("123456789", "1234567890123456", "123456789 1234567890123456 "),
         ("1", "12345678901234567", "1       12345678901234567 "),
+        ("1", "t\u{e4}g", "1       t\u{e4}g             "),
         ("", "", "                         "),
     ] {
         assert_eq!(row(snapshot(id, name)), format!("{start}{tail}"));

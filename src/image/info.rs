@@ -5,10 +5,10 @@ use serde_json::Value;
 /// An internal snapshot as it stands in the snapshot table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotInfo {
-    /// The ID, unique within the image; usually a decimal number. Bytes, as nothing makes it valid UTF-8.
-    pub id: Vec<u8>,
-    /// The name, often not unique. Bytes, as nothing makes it valid UTF-8.
-    pub name: Vec<u8>,
+    /// The ID, unique within the image; usually a decimal number.
+    pub id: String,
+    /// The name, often not unique. Bytes that are not UTF-8 are carried as [`crate::text`] says.
+    pub name: String,
     /// Size of the saved state of the virtual machine in bytes; 0 for a snapshot of the disk alone.
     pub vm_state_size: u64,
     /// When it was taken: seconds since the epoch.

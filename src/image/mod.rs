@@ -159,14 +159,14 @@ pub trait Snapshots {
     /// All of them, in the order of the table.
     fn list(&self) -> Result<Vec<SnapshotInfo>>;
     /// Takes one of the present state. `name` need not be unique.
-    fn create(&self, name: &[u8]) -> Result<()>;
-    /// Makes the state of the snapshot with this name or ID the present one.
-    fn apply(&self, name_or_id: &[u8]) -> Result<()>;
-    /// Deletes the snapshot with this name or ID and gives its clusters back.
-    fn delete(&self, name_or_id: &[u8]) -> Result<()>;
+    fn create(&self, name: &str) -> Result<()>;
+    /// Makes the state of the snapshot with this ID, or if there is none the first with this name, the present one.
+    fn apply(&self, name_or_id: &str) -> Result<()>;
+    /// Deletes the first snapshot with this name and gives its clusters back.
+    fn delete(&self, name: &str) -> Result<()>;
     /// Shows the contents of a snapshot instead of the present state until the layer is closed; the layer must have been
     /// opened read-only.
-    fn view(&self, id: Option<&[u8]>, name: Option<&[u8]>) -> Result<()>;
+    fn view(&self, id: Option<&str>, name: Option<&str>) -> Result<()>;
 }
 
 /// One opened image's own data. All methods may be called from several threads at once.
