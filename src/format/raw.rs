@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::image::{
     Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Payload, Pending, Piece, Place, ZeroFlags, create_storage,
 };
-use crate::storage::{RangeKind, Storage, ZeroMode};
+use crate::storage::{NewFile, RangeKind, Storage, ZeroMode};
 use crate::units::{SECTOR, align_up};
 
 /// The descriptor of the raw format.
@@ -29,7 +29,10 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
 }
 
 fn create(request: CreateRequest<'_>) -> Result<()> {
-    create_storage(request.filename)?.set_len(request.size)
+    let new = NewFile { size: request.size, ..NewFile::default() };
+    let (_, guard) = create_storage(request.filename, &new)?;
+    guard.keep();
+    Ok(())
 }
 
 /// An opened raw image.

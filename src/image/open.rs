@@ -6,7 +6,9 @@ use super::{Chain, ImageSpec, Layer, Node, Options, probe, resolve_backing};
 use crate::crypto::Secrets;
 use crate::error::{Context, Error, Result};
 use crate::format::{self, OpenRequest};
-use crate::storage::{CacheMode, FileStorage, OpenMode, Storage};
+use crate::storage::{
+    CacheMode, Creation, FileRole, FileStorage, NewFile, OpenMode, Permissions, Storage, UnfinishedFile,
+};
 
 /// Which files named inside an image may be opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
     let ImageSpec::Name { filename, format } = spec else {
         return Err(Error::unsupported("image options"));
     };
-    let storage = open_storage(filename, flags)?;
+    let storage = open_file(filename, flags).context(|| format!("Could not open '{filename}'"))?;
     let format = match format {
         Some(name) => format::find(name).ok_or_else(|| Error::invalid(format!("Unknown driver '{name}'")))?,
         None => {
@@ -79,20 +81,31 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
             probe(&head)
         }
     };
+    let role = if format.name == "raw" { FileRole::Raw } else { FileRole::Metadata };
+    storage
+        .lock(Permissions::for_file(role, flags.write, flags.share, flags.no_io))
+        .context(|| format!("Could not open '{filename}'"))?;
     let mut options = Options::new();
     let request = OpenRequest { storage, filename, options: &mut options, flags, context };
     let layer: Box<dyn Layer> = (format.open)(request).context(|| format!("Could not open '{filename}'"))?;
     Ok(Node { layer, filename: filename.clone() })
 }
 
-/// Opens the file behind an image.
-pub fn open_storage(filename: &str, flags: OpenFlags) -> Result<Arc<dyn Storage>> {
-    let mode = OpenMode { write: flags.write, create: false, share: flags.share };
-    Ok(Arc::new(FileStorage::open(filename, mode, flags.cache).context(|| format!("Could not open '{filename}'"))?))
+/// Opens the file behind an image. No locks are taken yet, as they depend on the format found in it.
+fn open_file(filename: &str, flags: OpenFlags) -> Result<Arc<FileStorage>> {
+    let mode = OpenMode { write: flags.write, ..OpenMode::READ };
+    Ok(Arc::new(FileStorage::open(filename, mode, flags.cache)?))
 }
 
-/// Creates (or empties) the file for a new image.
-pub fn create_storage(filename: &str) -> Result<Arc<dyn Storage>> {
-    let mode = OpenMode { write: true, create: true, share: false };
-    Ok(Arc::new(FileStorage::open(filename, mode, CacheMode::WRITEBACK)?))
+/// Opens the file that holds the data of another image, and locks it.
+pub fn open_storage(filename: &str, flags: OpenFlags) -> Result<Arc<dyn Storage>> {
+    let storage = open_file(filename, flags)?;
+    storage.lock(Permissions::for_file(FileRole::Data, flags.write, flags.share, flags.no_io))?;
+    Ok(storage)
+}
+
+/// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
+pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
+    let Creation { storage, guard } = FileStorage::create(filename, new)?;
+    Ok((Arc::new(storage), guard))
 }

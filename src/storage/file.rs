@@ -1,118 +1,260 @@
 //! Files and block devices.
 
-use std::fs::{File, OpenOptions};
+mod create;
+mod direct;
+mod open;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use super::{Limits, RangeKind, Storage, ZeroMode};
-use crate::error::Result;
+use super::{CacheMode, Limits, Permissions, RangeKind, Storage, ZeroMode};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+use direct::Direct;
 
-/// How writes reach the disk, as `-t` and `-T` say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheMode {
-    /// Go around the page cache (`O_DIRECT`).
-    pub direct: bool,
-    /// Ignore requests to flush.
-    pub no_flush: bool,
-    /// Flush after every write.
-    pub writethrough: bool,
-}
+pub use create::{Creation, NewFile, Preallocation, UnfinishedFile};
 
-impl CacheMode {
-    /// `writeback`: the page cache, flushed when it matters.
-    pub const WRITEBACK: CacheMode = CacheMode { direct: false, no_flush: false, writethrough: false };
-    /// `unsafe`: the page cache, never flushed.
-    pub const UNSAFE: CacheMode = CacheMode { no_flush: true, ..CacheMode::WRITEBACK };
+/// Which kind of file a name must lead to, and what `info` calls it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Whatever it is.
+    #[default]
+    Any,
+    /// A regular file (`file`).
+    File,
+    /// A block or character device (`host_device`).
+    HostDevice,
 }
 
 /// How a file is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenMode {
-    /// For writing.
+    /// For writing, too.
     pub write: bool,
-    /// Create it, or cut an existing one to nothing.
-    pub create: bool,
-    /// Take no locks that would keep others away.
-    pub share: bool,
+    /// What it must be.
+    pub protocol: Protocol,
 }
 
-/// A regular file or a block device.
+impl OpenMode {
+    /// For reading.
+    pub const READ: OpenMode = OpenMode { write: false, protocol: Protocol::Any };
+    /// For reading and writing.
+    pub const WRITE: OpenMode = OpenMode { write: true, protocol: Protocol::Any };
+}
+
+/// What was found under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Regular,
+    Block,
+    Character,
+}
+
+/// A regular file, a block device or a character device.
+///
+/// It is opened without locks; [`FileStorage::lock`] takes them once it is known what the file is for.
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,
     name: String,
+    kind: Kind,
+    write: bool,
     cache: CacheMode,
+    /// Set where requests must be aligned.
+    direct: Option<Direct>,
+    permissions: Mutex<Permissions>,
+    /// The error number of the first flush that failed, or 0.
+    flush_error: AtomicI32,
+    /// Whether the file has no way to tell holes from data.
+    opaque: AtomicBool,
+    /// Where data was last found, kept only while nobody here can write.
+    last_data: Mutex<std::ops::Range<u64>>,
 }
 
 impl FileStorage {
-    /// Opens (or creates) the file called `name`.
-    pub fn open(name: &str, mode: OpenMode, cache: CacheMode) -> Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(mode.write).create(mode.create).truncate(mode.create).open(name)?;
-        Ok(FileStorage { file, name: name.to_owned(), cache })
-    }
-
     /// The name it was opened by.
     pub fn name(&self) -> &str {
         &self.name
     }
-}
 
-impl Storage for FileStorage {
-    fn len(&self) -> Result<u64> {
-        Ok(self.file.metadata()?.len())
+    /// The cache mode it was opened with.
+    pub fn cache(&self) -> CacheMode {
+        self.cache
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+    /// What `info` calls the way this file is reached: `file` or `host_device`.
+    pub fn protocol(&self) -> &'static str {
+        match self.kind {
+            Kind::Regular => "file",
+            Kind::Block | Kind::Character => "host_device",
+        }
+    }
+
+    /// Changes what this opener uses and refuses to others; fails with [`crate::error::Kind::Locked`] and the
+    /// reference's message if somebody is in the way, and then everything stays as it was.
+    pub fn lock(&self, wanted: Permissions) -> Result<()> {
+        let mut current = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
+        current.change(self.file.as_fd(), wanted, &self.name)?;
+        *current = wanted;
+        Ok(())
+    }
+
+    /// How many bytes of disk space the file takes.
+    pub fn allocated(&self) -> Result<u64> {
+        allocated(self.file.as_fd())
+    }
+
+    /// Reads until the buffer is full or the file ends, and returns how many bytes there were.
+    fn read_some(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;
         while done < buf.len() {
             match self.file.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => {
-                    buf[done..].fill(0);
-                    break;
-                }
+                Ok(0) => break,
                 Ok(count) => done += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+            // Direct requests go on in whole blocks; a part of one is the end of the file.
+            if let Some(direct) = &self.direct
+                && !direct.aligned(done as u64)
+            {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes the whole buffer.
+    fn write_all(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.write_at(&buf[done..], offset + done as u64) {
+                // Only devices do that, at their end.
+                Ok(0) => return Err(Error::os(libc::ENOSPC)),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(buf, offset)?;
+    /// What is written must be stable before a request ends, and the system does not see to that by itself (it does for
+    /// plain writes, through `O_DSYNC`).
+    fn settle(&self) -> Result<()> {
+        if self.cache.writethrough { self.flush() } else { Ok(()) }
+    }
+}
+
+/// How many bytes of disk space an open file takes (0 for devices, as the reference says).
+pub fn allocated(fd: BorrowedFd<'_>) -> Result<u64> {
+    let info = File::from(fd.try_clone_to_owned()?).metadata()?;
+    Ok(info.blocks().saturating_mul(512)) // st_blocks counts 512 bytes on every file system
+}
+
+/// Checks that a range lies within what system calls can name.
+fn check_range(offset: u64, len: u64) -> Result<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(Error::os(libc::EFBIG)),
+    }
+}
+
+impl Storage for FileStorage {
+    fn len(&self) -> Result<u64> {
+        match self.kind {
+            Kind::Regular => Ok(self.file.metadata()?.len()),
+            Kind::Block => sys::device::len(self.file.as_fd()),
+            // Seeking in /dev/null and the like says 0; a tape or terminal refuses.
+            Kind::Character => Ok(io::Seek::seek(&mut &self.file, io::SeekFrom::End(0))?),
+        }
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(offset, buf.len() as u64)?;
+        let count = match &self.direct {
+            Some(direct) => direct.read(self, buf, offset)?,
+            None => self.read_some(buf, offset)?,
+        };
+        buf[count..].fill(0);
         Ok(())
     }
 
-    fn zero(&self, offset: u64, len: u64, _mode: ZeroMode) -> Result<()> {
-        let block = vec![0; len.min(1 << 20) as usize];
-        let mut done = 0;
-        while done < len {
-            let count = (len - done).min(block.len() as u64);
-            self.write_at(&block[..count as usize], offset + done)?;
-            done += count;
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        check_range(offset, buf.len() as u64)?;
+        match &self.direct {
+            Some(direct) => direct.write(self, buf, offset),
+            None => self.write_all(buf, offset),
         }
-        Ok(())
+    }
+
+    fn zero(&self, offset: u64, len: u64, mode: ZeroMode) -> Result<()> {
+        check_range(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        match mode {
+            ZeroMode::Discard => self.zero_discard(offset, len),
+            ZeroMode::Allocate => self.zero_allocate(offset, len),
+            ZeroMode::Write => self.zero_write(offset, len),
+        }?;
+        self.settle()
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<(RangeKind, u64)> {
-        let end = self.len()?;
-        Ok(if offset < end { (RangeKind::Data, len.min(end - offset)) } else { (RangeKind::Hole, len) })
+        self.find_extent(offset, len)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        Ok(self.file.set_len(len)?)
+        if self.kind != Kind::Regular {
+            return match len <= self.len()? {
+                true => Ok(()),
+                false => Err(Error::invalid("Cannot grow device files")),
+            };
+        }
+        self.file.set_len(len).context(|| "Could not resize file")?;
+        self.settle()
     }
 
     fn flush(&self) -> Result<()> {
-        if !self.cache.no_flush {
-            self.file.sync_data()?;
+        if self.cache.no_flush || !self.write {
+            return Ok(());
         }
-        Ok(())
+        // The kernel reports a failed write-back once and then forgets the pages it could not write: a second flush
+        // that succeeds would be a lie.
+        match self.flush_error.load(Ordering::Relaxed) {
+            0 => {}
+            errno => return Err(Error::os(errno)),
+        }
+        loop {
+            match self.file.sync_data() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Character devices have nothing to flush.
+                Err(error) if self.kind == Kind::Character && error.raw_os_error() == Some(libc::EINVAL) => {
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.flush_error.store(error.raw_os_error().unwrap_or(libc::EIO), Ordering::Relaxed);
+                    return Err(error.into());
+                }
+            }
+        }
     }
 
     fn limits(&self) -> Limits {
-        Limits { alignment: 1, zero_init: true, fixed_len: false }
+        Limits {
+            alignment: self.direct.as_ref().map_or(1, Direct::align),
+            zero_init: self.kind == Kind::Regular,
+            fixed_len: self.kind != Kind::Regular,
+        }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {

@@ -3,16 +3,22 @@
 //! A [`Storage`] is a flat, growable array of bytes with positional access from many threads. It knows nothing of image
 //! formats. A new protocol is one file in this folder and one line where names are resolved (`image::open`).
 
+mod aligned;
+mod cache;
 mod file;
 mod mem;
+mod permissions;
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
 
-pub use file::{CacheMode, FileStorage, OpenMode};
+pub use aligned::{AlignedBuf, BufferPool, PooledBuf, zeros};
+pub use cache::CacheMode;
+pub use file::{Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated};
 pub use mem::MemStorage;
+pub use permissions::{FileRole, Permissions};
 
 /// What [`Storage::zero`] may do to the space behind a range that shall read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

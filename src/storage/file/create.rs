@@ -1,0 +1,214 @@
+//! Creating files.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{FileStorage, Kind, OpenMode, Protocol};
+use crate::error::{Context, Error, Result};
+use crate::storage::{CacheMode, Permissions, Storage};
+use crate::sys;
+
+/// How much of a new file's space is taken at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preallocation {
+    /// None: the file is one hole.
+    #[default]
+    Off,
+    /// Reserved, not written.
+    Falloc,
+    /// Written with zeros.
+    Full,
+}
+
+/// What a new file shall be like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewFile {
+    /// Its length in bytes.
+    pub size: u64,
+    /// How its space is taken.
+    pub preallocation: Preallocation,
+    /// Ask the file system not to copy this file on write; ignored by file systems that never do.
+    pub nocow: bool,
+}
+
+/// A file that was just created or emptied, open for reading and writing, and what takes care of it until it is
+/// finished.
+#[derive(Debug)]
+pub struct Creation {
+    /// The file.
+    pub storage: FileStorage,
+    /// Removes it again unless it is told that all went well.
+    pub guard: UnfinishedFile,
+}
+
+impl FileStorage {
+    /// Creates the file called `name`, or makes an existing one anew. An existing file that somebody else is using stays
+    /// untouched. A device is taken as it is if it is large enough.
+    ///
+    /// The file stays locked with [`Permissions::FORMAT`] (a device with [`Permissions::DEVICE`]).
+    pub fn create(name: &str, new: &NewFile) -> Result<Creation> {
+        let mut guard = UnfinishedFile::before(name);
+        if guard.before == Before::Device {
+            let storage = Self::create_on_device(name, new)?;
+            return Ok(Creation { storage, guard });
+        }
+        let could_not = || format!("Could not create '{name}'");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false) // not before it is certain that nobody uses it
+            .mode(0o644)
+            .open(name)
+            .context(could_not)?;
+        if guard.before == Before::Nothing {
+            guard.arm(&file);
+        }
+        let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
+        storage.lock(Permissions::CREATE)?;
+        guard.arm(&storage.file);
+        storage.file.set_len(0).context(|| "Could not resize file")?;
+        if new.nocow {
+            // Whether it worked is not our caller's business: the file is just as good without.
+            let _ = sys::fs::set_nocow(storage.file.as_fd());
+        }
+        storage.take_space(new)?;
+        storage.lock(Permissions::FORMAT)?;
+        Ok(Creation { storage, guard })
+    }
+
+    /// Gives an empty file its length.
+    fn take_space(&self, new: &NewFile) -> Result<()> {
+        match new.preallocation {
+            Preallocation::Off => return self.set_len(new.size),
+            _ if new.size == 0 => return Ok(()),
+            Preallocation::Falloc => {
+                // Where the file system cannot reserve, writing zeros gives what was asked for.
+                let reserved = sys::space::preallocate(self.file.as_fd(), 0, new.size, false)
+                    .context(|| "Could not preallocate new data")
+                    .map_err(|error| self.emptied(error))?;
+                if reserved {
+                    return Ok(());
+                }
+            }
+            Preallocation::Full => {}
+        }
+        self.zero_write(0, new.size)
+            .context(|| "Could not write zeros for preallocation")
+            .map_err(|error| self.emptied(error))?;
+        self.flush().context(|| "Could not flush file to disk")
+    }
+
+    /// Gives space back that was taken in vain: a full disk helps nobody.
+    fn emptied(&self, error: Error) -> Error {
+        let _ = self.file.set_len(0); // the first error is the one to tell
+        error
+    }
+
+    fn create_on_device(name: &str, new: &NewFile) -> Result<FileStorage> {
+        let mode = OpenMode { write: true, protocol: Protocol::HostDevice };
+        let open = || -> Result<FileStorage> {
+            let storage = Self::open(name, mode, CacheMode::WRITEBACK)?;
+            storage.lock(Permissions::DEVICE)?;
+            Ok(storage)
+        };
+        let storage = open().context(|| {
+            "Protocol driver 'host_device' does not support creating new images, so an existing image must be \
+             selected as the target; however, opening the given target as an existing image failed"
+        })?;
+        storage.set_len(new.size)?;
+        // What begins with the old contents' magic number must not be taken for the old image.
+        let first = storage.len()?.min(512);
+        storage.zero_write(0, first).context(|| "Failed to clear the new image's first sector")?;
+        match new.preallocation {
+            Preallocation::Off => {}
+            Preallocation::Falloc => {
+                return Err(Error::unsupported("Unsupported preallocation mode 'falloc'"));
+            }
+            Preallocation::Full => {
+                return Err(Error::unsupported("Unsupported preallocation mode 'full'"));
+            }
+        }
+        Ok(storage)
+    }
+}
+
+/// What a name led to before this run touched it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    File,
+    Device,
+}
+
+/// Makes sure that a half-made file does not stay behind looking like a good one.
+///
+/// Unless [`UnfinishedFile::keep`] is called, dropping it removes a file that this run created, and empties a file that
+/// existed and was made anew (its old contents are lost in any case, but its owner, mode and links are not). It does
+/// nothing to devices, nor before [`UnfinishedFile::armed`] or `FileStorage::create` has said that the file was
+/// really changed.
+#[derive(Debug)]
+#[must_use = "the file is removed when this is dropped"]
+pub struct UnfinishedFile {
+    path: PathBuf,
+    before: Before,
+    /// Device and inode number of the file to be removed.
+    target: Option<(u64, u64)>,
+}
+
+impl UnfinishedFile {
+    /// Notes what `path` leads to now.
+    pub fn before(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let before = match std::fs::metadata(path) {
+            Ok(info) if info.file_type().is_block_device() || info.file_type().is_char_device() => Before::Device,
+            Ok(_) => Before::File,
+            Err(_) => Before::Nothing,
+        };
+        UnfinishedFile { path: path.to_owned(), before, target: None }
+    }
+
+    /// From now on the file counts as being made: what `path` leads to now is what will be removed.
+    pub fn armed(mut self) -> Self {
+        if let Ok(file) = File::open(&self.path) {
+            self.arm(&file);
+        }
+        self
+    }
+
+    fn arm(&mut self, file: &File) {
+        if let Ok(info) = file.metadata()
+            && info.is_file()
+        {
+            self.target = Some((info.dev(), info.ino()));
+            // Through links to the file itself, wherever the working directory is later.
+            if let Ok(path) = std::fs::canonicalize(&self.path) {
+                self.path = path;
+            }
+        }
+    }
+
+    /// The file is finished.
+    pub fn keep(mut self) {
+        self.target = None;
+    }
+}
+
+impl Drop for UnfinishedFile {
+    fn drop(&mut self) {
+        let Some(target) = self.target else { return };
+        // Somebody may have put another file in its place meanwhile.
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(info) if (info.dev(), info.ino()) == target => {}
+            _ => return,
+        }
+        // There is an error under way already; that the file could not be removed would only hide it.
+        let _ = match self.before {
+            Before::Nothing => std::fs::remove_file(&self.path),
+            Before::File => OpenOptions::new().write(true).truncate(true).open(&self.path).map(drop),
+            Before::Device => Ok(()),
+        };
+    }
+}

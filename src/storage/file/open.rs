@@ -1,0 +1,95 @@
+//! Opening files by name.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32};
+
+use super::{Direct, FileStorage, Kind, OpenMode, Protocol};
+use crate::error::{Context, Error, Result};
+use crate::storage::{CacheMode, Permissions, Storage};
+use crate::sys;
+
+impl Kind {
+    /// What a file is, if it can hold an image.
+    fn of(info: &Metadata) -> Option<Kind> {
+        let kind = info.file_type();
+        if kind.is_file() {
+            Some(Kind::Regular)
+        } else if kind.is_block_device() {
+            Some(Kind::Block)
+        } else if kind.is_char_device() {
+            Some(Kind::Character)
+        } else {
+            None
+        }
+    }
+
+    /// What an existing file is, checked against what it must be.
+    pub(super) fn check(info: &Metadata, name: &str, protocol: Protocol) -> Result<Kind> {
+        match (Kind::of(info), protocol) {
+            (Some(Kind::Regular), Protocol::HostDevice) | (None, Protocol::HostDevice) => Err(Error::invalid(format!(
+                "'host_device' driver requires '{name}' to be either a character or block device"
+            ))),
+            (Some(Kind::Block | Kind::Character), Protocol::File) | (None, _) => {
+                Err(Error::invalid(format!("'file' driver requires '{name}' to be a regular file")))
+            }
+            (Some(kind), _) => Ok(kind),
+        }
+    }
+}
+
+impl FileStorage {
+    /// Opens the existing file or device called `name`. No locks are taken yet.
+    ///
+    /// An error of the system is wrapped in "Could not open 'name'", as the reference's protocol level does; what opens
+    /// an image wraps it once more.
+    pub fn open(name: &str, mode: OpenMode, cache: CacheMode) -> Result<Self> {
+        let could_not = || format!("Could not open '{name}'");
+        let info = std::fs::metadata(name).context(could_not)?;
+        // A socket cannot be opened at all; let the system say so.
+        if !info.file_type().is_socket() {
+            // Looked at before opening, as opening a pipe would wait for its other end.
+            Kind::check(&info, name, mode.protocol)?;
+        }
+        let mut flags = 0;
+        if cache.direct {
+            flags |= libc::O_DIRECT;
+        }
+        if cache.writethrough {
+            flags |= libc::O_DSYNC;
+        }
+        let file = match OpenOptions::new().read(true).write(mode.write).custom_flags(flags).open(name) {
+            Ok(file) => file,
+            Err(error) if cache.direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                return Err(Error::invalid("filesystem does not support O_DIRECT").context(could_not()));
+            }
+            Err(error) => return Err(Error::from(error).context(could_not())),
+        };
+        let kind = Kind::check(&file.metadata().context(could_not)?, name, mode.protocol)?;
+        if kind == Kind::Block && mode.write && sys::device::read_only(file.as_fd()).unwrap_or(false) {
+            return Err(Error::os(libc::EACCES).context("The device is not writable"));
+        }
+        let storage = Self::from_file(file, name, kind, mode.write, cache);
+        storage.len().context(|| "Could not refresh total sector count")?;
+        Ok(storage)
+    }
+
+    /// Wraps an opened file.
+    pub(super) fn from_file(file: File, name: &str, kind: Kind, write: bool, cache: CacheMode) -> Self {
+        let direct = cache.direct.then(|| Direct::probe(file.as_fd(), kind == Kind::Block));
+        FileStorage {
+            file,
+            name: name.to_owned(),
+            kind,
+            write,
+            cache,
+            direct,
+            permissions: Mutex::new(Permissions::NONE),
+            flush_error: AtomicI32::new(0),
+            opaque: AtomicBool::new(kind != Kind::Regular),
+            last_data: Mutex::new(0..0),
+        }
+    }
+}

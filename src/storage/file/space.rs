@@ -1,0 +1,121 @@
+//! Holes: finding them, and making ranges zero.
+
+use std::os::fd::AsFd;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::{FileStorage, Kind};
+use crate::error::Result;
+use crate::storage::aligned::zeros;
+use crate::storage::{RangeKind, Storage};
+use crate::sys;
+use crate::sys::space::{Found, Space, set_range};
+
+impl FileStorage {
+    /// See [`Storage::extent`].
+    pub(super) fn find_extent(&self, offset: u64, len: u64) -> Result<(RangeKind, u64)> {
+        // While nobody here writes, data stays data (if others write, a hole would be the dangerous thing to remember).
+        // This spares file systems that look for the end of a long extent from its beginning every time.
+        let known = self.last_data.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.contains(&offset) {
+            return Ok((RangeKind::Data, len.min(known.end - offset)));
+        }
+        let end = self.len()?;
+        if offset >= end {
+            return Ok((RangeKind::Hole, len));
+        }
+        if self.opaque.load(Ordering::Relaxed) {
+            return Ok((RangeKind::Data, len.min(end - offset)));
+        }
+        let (kind, until) = self.seek_extent(offset, end)?;
+        let until = match (kind, until) {
+            // Behind the end everything is a hole, too.
+            (RangeKind::Hole, until) if until >= end => u64::MAX,
+            (_, until) => until,
+        };
+        if kind == RangeKind::Data && !self.write {
+            *self.last_data.lock().unwrap_or_else(PoisonError::into_inner) = offset..until;
+        }
+        Ok((kind, len.min(until - offset)))
+    }
+
+    /// What lies at `offset`, which is before `end`, and where that ends.
+    fn seek_extent(&self, offset: u64, end: u64) -> Result<(RangeKind, u64)> {
+        let fd = self.file.as_fd();
+        match sys::space::next_data(fd, offset)? {
+            Found::At(data) if data > offset => return Ok((RangeKind::Hole, data)),
+            Found::At(_) => {}
+            // No more data, or the file has been cut off meanwhile: both read as zeros.
+            Found::Nothing => return Ok((RangeKind::Hole, end)),
+            Found::NotHere => {
+                self.opaque.store(true, Ordering::Relaxed);
+                return Ok((RangeKind::Data, end));
+            }
+        }
+        match sys::space::next_hole(fd, offset)? {
+            Found::At(hole) if hole > offset => Ok((RangeKind::Data, hole.min(end.max(offset + 1)))),
+            // Somebody changed the file between the two calls. Reading is right in any case.
+            Found::At(_) | Found::Nothing => Ok((RangeKind::Data, end)),
+            Found::NotHere => {
+                self.opaque.store(true, Ordering::Relaxed);
+                Ok((RangeKind::Data, end))
+            }
+        }
+    }
+
+    /// Zeros by giving space back.
+    pub(super) fn zero_discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.grow(offset + len)?;
+        if set_range(self.file.as_fd(), Space::Punch, offset, len)? {
+            return Ok(());
+        }
+        self.zero_allocate(offset, len)
+    }
+
+    /// Zeros without writing, keeping space.
+    pub(super) fn zero_allocate(&self, offset: u64, len: u64) -> Result<()> {
+        let fd = self.file.as_fd();
+        if self.kind == Kind::Character {
+            return self.zero_write(offset, len);
+        }
+        if set_range(fd, Space::Zero, offset, len)? {
+            return Ok(());
+        }
+        if self.kind == Kind::Block {
+            return match sys::device::zero_out(fd, offset, len)? {
+                true => Ok(()),
+                false => self.zero_write(offset, len),
+            };
+        }
+        // Some file systems have holes and reservations but no way to do both in one go.
+        if set_range(fd, Space::Punch, offset, len)? && set_range(fd, Space::Reserve, offset, len)? {
+            return Ok(());
+        }
+        self.zero_write(offset, len)
+    }
+
+    /// Zeros by writing them.
+    pub(super) fn zero_write(&self, offset: u64, len: u64) -> Result<()> {
+        let zeros = zeros();
+        let mut done = 0;
+        while done < len {
+            let count = (len - done).min(zeros.len() as u64);
+            self.write_at(&zeros[..count as usize], offset + done)?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// Makes a regular file at least `end` bytes long, never shorter, whatever other threads do at the same time.
+    fn grow(&self, end: u64) -> Result<()> {
+        if self.kind != Kind::Regular || self.len()? >= end {
+            return Ok(());
+        }
+        // Cutting to a length could cut off what another thread has just written behind it. Reserving the last byte
+        // cannot; the block that costs is given back by the caller, who punches a hole over it.
+        if set_range(self.file.as_fd(), Space::Reserve, end - 1, 1)? {
+            return Ok(());
+        }
+        self.write_at(&[0], end - 1)
+    }
+}

@@ -1,0 +1,126 @@
+//! What one opener does with an image file and what it lets others do, told to others by locks on bytes of the file.
+//!
+//! There are four permissions. A shared lock on byte `100 + n` says "I use permission n", one on byte `200 + n` says "I
+//! cannot stand others using permission n". An opener first puts up its own locks and then looks whether somebody else
+//! holds the opposite ones. Nobody ever takes an exclusive lock, so that looking does not disturb. The numbers are those
+//! of the reference, so both keep out of each other's images.
+
+use std::os::fd::BorrowedFd;
+
+use crate::error::{Error, Kind, Result};
+use crate::sys::lock;
+
+/// Name and number of each permission.
+const NAMES: [&str; 4] = ["consistent read", "write", "write unchanged", "resize"];
+const HELD: u64 = 100;
+const REFUSED: u64 = 200;
+
+const READ: u8 = 1 << 0;
+const WRITE: u8 = 1 << 1;
+const RESIZE: u8 = 1 << 3;
+
+/// What part a file plays; see [`Permissions::for_file`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRole {
+    /// A raw image: the file is the disk.
+    Raw,
+    /// A file with metadata in it.
+    Metadata,
+    /// The external data file of another image.
+    Data,
+}
+
+/// Permissions of one opener: those it uses, and those it refuses to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Permissions {
+    held: u8,
+    refused: u8,
+}
+
+impl Permissions {
+    /// Uses nothing, minds nothing.
+    pub const NONE: Permissions = Permissions { held: 0, refused: 0 };
+    /// For making the contents of a file anew, before it is opened as an image.
+    pub const CREATE: Permissions = Permissions { held: WRITE | RESIZE, refused: RESIZE };
+    /// For writing a new image's metadata.
+    pub const FORMAT: Permissions = Permissions { held: READ | WRITE | RESIZE, refused: WRITE | RESIZE };
+    /// For using a device as a new image.
+    pub const DEVICE: Permissions = Permissions { held: READ | WRITE | RESIZE, refused: 0 };
+
+    /// What the reference uses and refuses for a file in this part. `share` is `-U`; `no_io` says that the contents of
+    /// the disk will not be looked at.
+    pub fn for_file(role: FileRole, write: bool, share: bool, no_io: bool) -> Permissions {
+        let held = match (role, write) {
+            (FileRole::Raw, true) => READ | WRITE,
+            (_, true) => READ | WRITE | RESIZE,
+            (_, false) => READ,
+        };
+        let held = if no_io && !write { 0 } else { held };
+        let refused = match (role, write) {
+            _ if share => 0,
+            (FileRole::Raw, true) => 0,
+            (FileRole::Raw, false) if no_io => 0,
+            (FileRole::Data, true) => RESIZE,
+            _ => WRITE | RESIZE,
+        };
+        Permissions { held, refused }
+    }
+
+    /// The bytes that are locked for these permissions.
+    fn bytes(self) -> impl Iterator<Item = u64> {
+        numbers(self.held).map(|n| HELD + n).chain(numbers(self.refused).map(|n| REFUSED + n))
+    }
+
+    /// Goes from `self`, which is locked now, to `wanted`. When somebody is in the way, `self` stays in force. `name` is
+    /// the file's, for the message.
+    pub(super) fn change(self, fd: BorrowedFd<'_>, wanted: Permissions, name: &str) -> Result<()> {
+        if !lock::supported() {
+            return Ok(());
+        }
+        let result = wanted.take(fd, name);
+        let (keep, release) = if result.is_ok() { (wanted, self) } else { (self, wanted) };
+        for at in release.bytes().filter(|at| !keep.bytes().any(|kept| kept == *at)) {
+            // Nothing depends on it: what is not released here goes when the file is closed.
+            let _ = lock::unlock(fd, at);
+        }
+        result
+    }
+
+    /// Puts up the locks, then looks for those of others.
+    fn take(self, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+        for at in self.bytes() {
+            lock::lock_shared(fd, at).map_err(|errno| with_cause(format!("Failed to lock byte {at}"), errno))?;
+        }
+        for n in numbers(self.held) {
+            let what = || format!("Failed to get \"{}\" lock", NAMES[n as usize]);
+            look(fd, REFUSED + n, what).map_err(|error| error.hint(in_use(name)))?;
+        }
+        for n in numbers(self.refused) {
+            let what = || format!("Failed to get shared \"{}\" lock", NAMES[n as usize]);
+            look(fd, HELD + n, what).map_err(|error| error.hint(in_use(name)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of the permissions in a set.
+fn numbers(set: u8) -> impl Iterator<Item = u64> {
+    (0..NAMES.len() as u64).filter(move |n| set & (1 << n) != 0)
+}
+
+fn in_use(name: &str) -> String {
+    format!("Is another process using the image [{name}]?")
+}
+
+fn with_cause(what: String, errno: nix::errno::Errno) -> Error {
+    Error::from(errno).context(what)
+}
+
+/// An error called `what` if somebody else has locked the byte.
+fn look(fd: BorrowedFd<'_>, at: u64, what: impl Fn() -> String) -> Result<()> {
+    match lock::held_by_others(fd, at) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Error::new(Kind::Locked(what()))),
+        Err(errno) => Err(with_cause(what(), errno)),
+    }
+}
