@@ -55,7 +55,12 @@ struct FileCloneRange {
     dest_offset: u64,
 }
 
-nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, FileCloneRange);
+/// The requests in the numbers of the kernel.
+mod request {
+    use super::FileCloneRange;
+
+    nix::ioctl_write_ptr!(ficlonerange, 0x94, 13, FileCloneRange);
+}
 
 /// Makes `len` bytes of `to` share the blocks of `from`. All numbers must be multiples of the file system's block size,
 /// except that the range may end at the end of the source. `false` where that is not possible: nothing was changed then.
@@ -76,7 +81,7 @@ pub fn clone_range(
         dest_offset: to_offset,
     };
     // SAFETY: both descriptors are open for as long as the borrows live, and `range` has the layout the request expects.
-    match super::retry(|| unsafe { ficlonerange(to.as_raw_fd(), &range) }) {
+    match super::retry(|| unsafe { request::ficlonerange(to.as_raw_fd(), &range) }) {
         Ok(_) => Ok(true),
         Err(errno) if not_here(errno) => Ok(false),
         Err(errno) => Err(Error::from(errno)),

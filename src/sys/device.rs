@@ -4,16 +4,19 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::{Error, Result};
 
-nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
-nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
-nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), libc::c_int);
-nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+/// The requests in the numbers of the kernel.
+mod request {
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
+    nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), libc::c_int);
+    nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), libc::c_int);
+    nix::ioctl_write_ptr_bad!(blkzeroout, nix::request_code_none!(0x12, 127), [u64; 2]);
+}
 
 /// The length of a block device in bytes.
 pub fn len(fd: BorrowedFd<'_>) -> Result<u64> {
     let mut len = 0;
     // SAFETY: the descriptor is open and the request writes one u64.
-    super::retry(|| unsafe { blkgetsize64(fd.as_raw_fd(), &mut len) })?;
+    super::retry(|| unsafe { request::blkgetsize64(fd.as_raw_fd(), &mut len) })?;
     Ok(len)
 }
 
@@ -21,7 +24,7 @@ pub fn len(fd: BorrowedFd<'_>) -> Result<u64> {
 pub fn sector(fd: BorrowedFd<'_>) -> Result<u64> {
     let mut size = 0;
     // SAFETY: the descriptor is open and the request writes one int.
-    super::retry(|| unsafe { blksszget(fd.as_raw_fd(), &mut size) })?;
+    super::retry(|| unsafe { request::blksszget(fd.as_raw_fd(), &mut size) })?;
     u64::try_from(size).map_err(|_| Error::os(libc::EINVAL))
 }
 
@@ -29,7 +32,7 @@ pub fn sector(fd: BorrowedFd<'_>) -> Result<u64> {
 pub fn read_only(fd: BorrowedFd<'_>) -> Result<bool> {
     let mut flag = 0;
     // SAFETY: the descriptor is open and the request writes one int.
-    super::retry(|| unsafe { blkroget(fd.as_raw_fd(), &mut flag) })?;
+    super::retry(|| unsafe { request::blkroget(fd.as_raw_fd(), &mut flag) })?;
     Ok(flag != 0)
 }
 
@@ -37,7 +40,7 @@ pub fn read_only(fd: BorrowedFd<'_>) -> Result<bool> {
 /// does not have that.
 pub fn zero_out(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<bool> {
     // SAFETY: the descriptor is open and the request reads two u64.
-    match super::retry(|| unsafe { blkzeroout(fd.as_raw_fd(), &[offset, len]) }) {
+    match super::retry(|| unsafe { request::blkzeroout(fd.as_raw_fd(), &[offset, len]) }) {
         Ok(_) => Ok(true),
         Err(errno) if super::lacks(errno) => Ok(false),
         Err(errno) => Err(Error::from(errno)),

@@ -77,8 +77,11 @@ pub fn direct_align(fd: BorrowedFd<'_>) -> DirectAlign {
     }
 }
 
-nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
-nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
+/// The requests in the numbers of the kernel.
+mod request {
+    nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
+}
 
 /// `FS_NOCOW_FL` of `linux/fs.h`.
 const NOCOW: libc::c_long = 0x0080_0000;
@@ -88,11 +91,11 @@ const NOCOW: libc::c_long = 0x0080_0000;
 pub fn set_nocow(fd: BorrowedFd<'_>) -> Result<bool> {
     let mut flags: libc::c_long = 0;
     // SAFETY: the descriptor is open and the request writes at most one long.
-    let read = super::retry(|| unsafe { fs_ioc_getflags(fd.as_raw_fd(), &mut flags) });
+    let read = super::retry(|| unsafe { request::fs_ioc_getflags(fd.as_raw_fd(), &mut flags) });
     let result = read.and_then(|_| {
         flags |= NOCOW;
         // SAFETY: the descriptor is open and the request reads at most one long.
-        super::retry(|| unsafe { fs_ioc_setflags(fd.as_raw_fd(), &flags) })
+        super::retry(|| unsafe { request::fs_ioc_setflags(fd.as_raw_fd(), &flags) })
     });
     match result {
         Ok(_) => Ok(true),
@@ -105,5 +108,5 @@ pub fn set_nocow(fd: BorrowedFd<'_>) -> Result<bool> {
 pub fn is_nocow(fd: BorrowedFd<'_>) -> bool {
     let mut flags: libc::c_long = 0;
     // SAFETY: the descriptor is open and the request writes at most one long.
-    unsafe { fs_ioc_getflags(fd.as_raw_fd(), &mut flags) }.is_ok() && flags & NOCOW != 0
+    unsafe { request::fs_ioc_getflags(fd.as_raw_fd(), &mut flags) }.is_ok() && flags & NOCOW != 0
 }
