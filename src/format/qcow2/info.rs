@@ -6,13 +6,15 @@ use super::header::{Header, compatible, crypt_method, incompatible};
 use super::open::text;
 use super::{Meta, Qcow2};
 use crate::error::Result;
-use crate::image::LayerInfo;
+use crate::image::{LayerInfo, Snapshots};
 
 impl Qcow2 {
     /// Everything `info` shows.
     pub(super) fn layer_info(&self) -> Result<LayerInfo> {
+        let snapshots = self.list()?;
         let meta = self.meta();
         Ok(LayerInfo {
+            snapshots,
             cluster_size: Some(self.geometry.cluster_size()),
             encrypted: meta.header.crypt_method != crypt_method::NONE,
             dirty: meta.header.incompatible & incompatible::DIRTY != 0,

@@ -28,6 +28,7 @@ mod map;
 mod open;
 #[allow(dead_code)] // until the writer lands
 mod refcount;
+mod snapshot;
 mod tables;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    BackingRef, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, ZeroFlags, not_supported,
+    BackingRef, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots, ZeroFlags, not_supported,
 };
 use crate::storage::Storage;
 use crate::units::{SECTOR, align_down, align_up};
@@ -90,6 +91,8 @@ struct Meta {
     l1: tables::L1Table,
     /// L2 tables.
     l2: tables::L2Cache,
+    /// The snapshots.
+    snapshots: snapshot::SnapshotTable,
 }
 
 impl Qcow2 {
@@ -181,6 +184,10 @@ impl Layer for Qcow2 {
 
     fn info(&self) -> Result<LayerInfo> {
         self.layer_info()
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     fn prepare<'a>(&'a self, _places: &[Place]) -> Result<Box<dyn Pending + 'a>> {

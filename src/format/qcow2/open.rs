@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use super::header::Header;
+use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
 use super::{Meta, Qcow2, crypt};
 use crate::error::{Context, Error, Result};
@@ -19,7 +20,9 @@ pub fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let l1 =
         L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
     let data = open_data_file(&header, &request)?;
-    let meta = Meta { l1, l2: L2Cache::new(Arc::clone(&request.storage), geometry), header: header.clone() };
+    let snapshots = SnapshotTable::read(&*request.storage, &header)?;
+    let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
+    let meta = Meta { l1, l2, snapshots, header: header.clone() };
     Ok(Box::new(Qcow2 {
         file: request.storage,
         data,
