@@ -1,0 +1,133 @@
+//! Starting our program or the reference, with a time limit and a plain environment.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Which of the two programs runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Ours,
+    Reference,
+}
+
+pub const BOTH: [Tool; 2] = [Tool::Ours, Tool::Reference];
+
+impl Tool {
+    pub fn path(self) -> PathBuf {
+        match self {
+            Tool::Ours => ours_path(),
+            Tool::Reference => reference_path(),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Ours => "ours",
+            Tool::Reference => "reference",
+        }
+    }
+}
+
+/// Our binary; `QEMU_IMG_OURS` names another one (the reference itself, to test the tests).
+pub fn ours_path() -> PathBuf {
+    match std::env::var_os("QEMU_IMG_OURS") {
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_qemu-img").into(),
+    }
+}
+
+/// The reference; `QEMU_IMG_REFERENCE` names another one than Debian's.
+pub fn reference_path() -> PathBuf {
+    std::env::var_os("QEMU_IMG_REFERENCE").map_or_else(|| "/usr/bin/qemu-img".into(), PathBuf::from)
+}
+
+/// What a finished program left: its output and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub stdout: String,
+    pub stderr: String,
+    /// The exit code; 124 when it ran into the time limit, 128 and above for a signal.
+    pub code: i32,
+}
+
+impl Outcome {
+    pub fn ok(&self) -> bool {
+        self.code == 0
+    }
+
+    /// The outcome of a step that a test depends on; anything but success is a failure of the test.
+    #[track_caller]
+    pub fn expect_ok(self, what: &str) -> Outcome {
+        assert!(self.code == 0, "{what} failed:\n{self}");
+        self
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit {}\nstdout: {}\nstderr: {}", self.code, self.stdout.trim_end(), self.stderr.trim_end())
+    }
+}
+
+/// Runs one of the tools with `args` in `dir`.
+pub fn run_in<S: AsRef<OsStr>>(dir: &Path, tool: Tool, args: &[S]) -> Outcome {
+    program_in(dir, tool.path().as_os_str(), args)
+}
+
+/// Runs any program in `dir`: standard input closed, C locale, UTC, no HOME, ended after a minute.
+pub fn program_in<S: AsRef<OsStr>>(dir: &Path, program: impl AsRef<OsStr>, args: &[S]) -> Outcome {
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=5").arg("60").arg(program).args(args);
+    finish(command, dir)
+}
+
+/// Runs a shell script in `dir` with the tool first on its `PATH` under the name `qemu-img`.
+pub fn script_in(dir: &Path, tool: Tool, script: &str) -> Outcome {
+    let bin = bin_folder(tool);
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "300", "bash", "-c", script]).env("PATH", path);
+    finish(command, dir)
+}
+
+/// A folder that holds only `qemu-img`, a link to the tool.
+fn bin_folder(tool: Tool) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bin-{}", tool.name()));
+    let link = folder.join("qemu-img");
+    let target = tool.path();
+    if std::fs::read_link(&link).ok().as_deref() != Some(&*target) {
+        std::fs::create_dir_all(&folder).expect("folder for the link");
+        let fresh = folder.join(format!("new-{}", std::process::id()));
+        let _ = std::fs::remove_file(&fresh);
+        std::os::unix::fs::symlink(target, &fresh).expect("link to the tool");
+        std::fs::rename(fresh, link).expect("link to the tool");
+    }
+    folder
+}
+
+fn finish(mut command: Command, dir: &Path) -> Outcome {
+    let path = command
+        .get_envs()
+        .find(|(key, _)| *key == "PATH")
+        .and_then(|(_, value)| value.map(ToOwned::to_owned))
+        .or_else(|| std::env::var_os("PATH"))
+        .unwrap_or_default();
+    let out = command
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", path)
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    use std::os::unix::process::ExitStatusExt;
+    let code = out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0));
+    Outcome {
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        code,
+    }
+}
