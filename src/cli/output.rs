@@ -10,8 +10,13 @@ use crate::text;
 
 /// Prints a result. That nobody reads it any more (a closed pipe) is no error, as in the reference.
 pub fn print(output: &str) -> Result<()> {
+    print_bytes(&text::to_bytes(output))
+}
+
+/// As [`print`], for output that is bytes already.
+pub fn print_bytes(output: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(&text::to_bytes(output)).and_then(|()| stdout.flush()) {
+    match stdout.write_all(output).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context(|| "Could not write to standard output"),
     }
