@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::image::{
     Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Payload, Pending, Piece, Place, ZeroFlags, create_storage,
 };
-use crate::storage::{NewFile, RangeKind, Storage, ZeroMode};
+use crate::storage::{FileRole, NewFile, RangeKind, Storage, ZeroMode};
 use crate::units::{SECTOR, align_up};
 
 /// The descriptor of the raw format.
@@ -29,7 +29,7 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
 }
 
 fn create(request: CreateRequest<'_>) -> Result<()> {
-    let new = NewFile { size: request.size, ..NewFile::default() };
+    let new = NewFile { size: request.size, role: FileRole::Raw, ..NewFile::default() };
     let (_, guard) = create_storage(request.filename, &new)?;
     guard.keep();
     Ok(())

@@ -69,6 +69,8 @@ pub struct FileStorage {
     cache: CacheMode,
     /// Set where requests must be aligned.
     direct: Option<Direct>,
+    /// The unit in which space can be zeroed without writing: the sector of a device, 1 for files.
+    sector: u64,
     permissions: Mutex<Permissions>,
     /// The error number of the first flush that failed, or 0.
     flush_error: AtomicI32,
@@ -200,11 +202,19 @@ impl Storage for FileStorage {
         if len == 0 {
             return Ok(());
         }
+        let (start, end) = (offset, offset + len);
+        // The parts of sectors at both ends are written.
+        let first = start.next_multiple_of(self.sector);
+        let last = end / self.sector * self.sector;
+        if mode == ZeroMode::Write || first >= last {
+            return self.zero_write(start, len);
+        }
+        self.zero_write(start, first - start)?;
         match mode {
-            ZeroMode::Discard => self.zero_discard(offset, len),
-            ZeroMode::Allocate => self.zero_allocate(offset, len),
-            ZeroMode::Write => self.zero_write(offset, len),
+            ZeroMode::Discard => self.zero_discard(first, last - first),
+            _ => self.zero_allocate(first, last - first),
         }?;
+        self.zero_write(last, end - last)?;
         self.settle()
     }
 

@@ -1,6 +1,6 @@
 //! A storage in memory: for tests, and for building small images before they are written in one go.
 
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{Limits, RangeKind, Storage, ZeroMode};
 use crate::error::{Error, Result};
@@ -19,7 +19,16 @@ impl MemStorage {
 
     /// A copy of what it holds.
     pub fn to_vec(&self) -> Vec<u8> {
-        self.bytes.read().expect("no writer panics while holding the lock").clone()
+        self.read().clone()
+    }
+
+    // Bytes are bytes, whatever a thread that panicked was about to do with them.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
+        self.bytes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<u8>> {
+        self.bytes.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -27,13 +36,30 @@ fn index(offset: u64) -> Result<usize> {
     usize::try_from(offset).map_err(|_| Error::os(libc::EFBIG))
 }
 
+/// The bytes from `offset` on, `len` of them; makes the storage long enough.
+fn range(bytes: &mut Vec<u8>, offset: u64, len: u64) -> Result<&mut [u8]> {
+    let start = index(offset)?;
+    let end = start.checked_add(index(len)?).ok_or_else(|| Error::os(libc::EFBIG))?;
+    grow(bytes, end)?;
+    Ok(&mut bytes[start..end])
+}
+
+/// Makes the storage at least `len` long; more than there is memory for is an error, not an abort.
+fn grow(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
+    if let Some(more) = len.checked_sub(bytes.len()) {
+        bytes.try_reserve(more).map_err(|_| Error::os(libc::ENOMEM))?;
+        bytes.resize(len, 0);
+    }
+    Ok(())
+}
+
 impl Storage for MemStorage {
     fn len(&self) -> Result<u64> {
-        Ok(self.bytes.read().expect("not poisoned").len() as u64)
+        Ok(self.read().len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let bytes = self.bytes.read().expect("not poisoned");
+        let bytes = self.read();
         let start = index(offset)?.min(bytes.len());
         let available = buf.len().min(bytes.len() - start);
         buf[..available].copy_from_slice(&bytes[start..start + available]);
@@ -42,18 +68,17 @@ impl Storage for MemStorage {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let mut bytes = self.bytes.write().expect("not poisoned");
-        let start = index(offset)?;
-        let end = start.checked_add(buf.len()).ok_or_else(|| Error::os(libc::EFBIG))?;
-        if bytes.len() < end {
-            bytes.resize(end, 0);
+        if !buf.is_empty() {
+            range(&mut self.write(), offset, buf.len() as u64)?.copy_from_slice(buf);
         }
-        bytes[start..end].copy_from_slice(buf);
         Ok(())
     }
 
     fn zero(&self, offset: u64, len: u64, _mode: ZeroMode) -> Result<()> {
-        self.write_at(&vec![0; index(len)?], offset)
+        if len > 0 {
+            range(&mut self.write(), offset, len)?.fill(0);
+        }
+        Ok(())
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<(RangeKind, u64)> {
@@ -62,7 +87,10 @@ impl Storage for MemStorage {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.bytes.write().expect("not poisoned").resize(index(len)?, 0);
+        let len = index(len)?;
+        let mut bytes = self.write();
+        grow(&mut bytes, len)?;
+        bytes.truncate(len);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod aligned;
 mod cache;
+pub mod fault;
 mod file;
 mod mem;
 mod permissions;

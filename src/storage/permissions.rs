@@ -20,11 +20,12 @@ const WRITE: u8 = 1 << 1;
 const RESIZE: u8 = 1 << 3;
 
 /// What part a file plays; see [`Permissions::for_file`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileRole {
     /// A raw image: the file is the disk.
     Raw,
     /// A file with metadata in it.
+    #[default]
     Metadata,
     /// The external data file of another image.
     Data,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
-use crate::storage::{CacheMode, Permissions, Storage};
+use crate::storage::{CacheMode, FileRole, Permissions, Storage};
 use crate::sys;
 
 /// How much of a new file's space is taken at once.
@@ -31,6 +31,31 @@ pub struct NewFile {
     pub preallocation: Preallocation,
     /// Ask the file system not to copy this file on write; ignored by file systems that never do.
     pub nocow: bool,
+    /// What the file will be used for, which decides who else may use it meanwhile.
+    pub role: FileRole,
+}
+
+impl Preallocation {
+    /// The name in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preallocation::Off => "off",
+            Preallocation::Falloc => "falloc",
+            Preallocation::Full => "full",
+        }
+    }
+
+    /// The value of a raw image's `preallocation` option.
+    pub fn parse(value: &str) -> Result<Preallocation> {
+        match value {
+            "off" => Ok(Preallocation::Off),
+            "falloc" => Ok(Preallocation::Falloc),
+            "full" => Ok(Preallocation::Full),
+            // The name of a mode that other formats have.
+            "metadata" => Err(Error::invalid(format!("Unsupported preallocation mode: {value}"))),
+            _ => Err(Error::invalid(format!("invalid parameter value: {value}"))),
+        }
+    }
 }
 
 /// A file that was just created or emptied, open for reading and writing, and what takes care of it until it is
@@ -47,24 +72,21 @@ impl FileStorage {
     /// Creates the file called `name`, or makes an existing one anew. An existing file that somebody else is using stays
     /// untouched. A device is taken as it is if it is large enough.
     ///
-    /// The file stays locked with [`Permissions::FORMAT`] (a device with [`Permissions::DEVICE`]).
+    /// The file stays locked with [`Permissions::FORMAT`] (a device that becomes a raw image with
+    /// [`Permissions::DEVICE`]).
     pub fn create(name: &str, new: &NewFile) -> Result<Creation> {
         let mut guard = UnfinishedFile::before(name);
         if guard.before == Before::Device {
             let storage = Self::create_on_device(name, new)?;
             return Ok(Creation { storage, guard });
         }
-        let could_not = || format!("Could not create '{name}'");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false) // not before it is certain that nobody uses it
-            .mode(0o644)
-            .open(name)
-            .context(could_not)?;
-        if guard.before == Before::Nothing {
+        let (file, created) = open_new(name).context(|| format!("Could not create '{name}'"))?;
+        if created {
+            guard.before = Before::Nothing;
             guard.arm(&file);
+        } else if !Path::new(name).is_symlink() {
+            // It may have appeared a moment ago; then it is somebody else's.
+            guard.before = Before::File;
         }
         let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
         storage.lock(Permissions::CREATE)?;
@@ -108,6 +130,10 @@ impl FileStorage {
     }
 
     fn create_on_device(name: &str, new: &NewFile) -> Result<FileStorage> {
+        if new.preallocation != Preallocation::Off {
+            let mode = new.preallocation.name();
+            return Err(Error::unsupported(format!("Unsupported preallocation mode '{mode}'")));
+        }
         let mode = OpenMode { write: true, protocol: Protocol::HostDevice };
         let open = || -> Result<FileStorage> {
             let storage = Self::open(name, mode, CacheMode::WRITEBACK)?;
@@ -119,19 +145,28 @@ impl FileStorage {
              selected as the target; however, opening the given target as an existing image failed"
         })?;
         storage.set_len(new.size)?;
+        if new.role != FileRole::Raw {
+            storage.lock(Permissions::FORMAT)?;
+        }
         // What begins with the old contents' magic number must not be taken for the old image.
         let first = storage.len()?.min(512);
         storage.zero_write(0, first).context(|| "Failed to clear the new image's first sector")?;
-        match new.preallocation {
-            Preallocation::Off => {}
-            Preallocation::Falloc => {
-                return Err(Error::unsupported("Unsupported preallocation mode 'falloc'"));
-            }
-            Preallocation::Full => {
-                return Err(Error::unsupported("Unsupported preallocation mode 'full'"));
-            }
-        }
         Ok(storage)
+    }
+}
+
+/// Opens a file for writing, creates it where there is none, and says whether this call created it.
+fn open_new(name: &str) -> Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    // An existing file is not emptied before it is certain that nobody uses it.
+    options.read(true).write(true).truncate(false).mode(0o644);
+    match options.clone().create_new(true).open(name) {
+        Ok(file) => Ok((file, true)),
+        // A link that leads nowhere counts as existing, too; without `create_new` the file behind it is made.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Ok((options.create(true).open(name)?, false))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

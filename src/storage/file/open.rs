@@ -78,6 +78,10 @@ impl FileStorage {
 
     /// Wraps an opened file.
     pub(super) fn from_file(file: File, name: &str, kind: Kind, write: bool, cache: CacheMode) -> Self {
+        let sector = match kind {
+            Kind::Block => sys::device::sector(file.as_fd()).unwrap_or(512).max(1),
+            _ => 1,
+        };
         let direct = cache.direct.then(|| Direct::probe(file.as_fd(), kind == Kind::Block));
         FileStorage {
             file,
@@ -86,6 +90,7 @@ impl FileStorage {
             write,
             cache,
             direct,
+            sector,
             permissions: Mutex::new(Permissions::NONE),
             flush_error: AtomicI32::new(0),
             opaque: AtomicBool::new(kind != Kind::Regular),
