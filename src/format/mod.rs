@@ -2,6 +2,7 @@
 //!
 //! A new format is a module here that fills in a [`Format`], and one line in [`FORMATS`].
 
+pub mod protocol;
 pub mod qcow2;
 pub mod raw;
 
@@ -56,7 +57,8 @@ pub struct CreateRequest<'a> {
     pub filename: &'a str,
     /// The virtual size in bytes.
     pub size: u64,
-    /// Creation options as `-o` gave them, in the reference's names, without `size`; `backing_file` and `backing_fmt`
+    /// Creation options in the reference's names, without `size`; switches are `on` or `off`, numbers and sizes plain
+    /// decimal numbers; `backing_file` and `backing_fmt`
     /// have been checked and resolved by the caller but are still in there.
     pub options: &'a CreateOptions,
     /// Secrets and policy.
@@ -87,7 +89,7 @@ pub struct Format {
     pub name: &'static str,
     /// How sure it is that a file starting with these bytes is of this format: 0 not at all, 100 certain.
     pub probe: fn(head: &[u8]) -> u32,
-    /// The creation options, in the order `-o help` lists them.
+    /// The creation options. Those of what lies below the format are in [`protocol`].
     pub create_options: &'static [OptionDesc],
     /// Opens an image.
     pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,

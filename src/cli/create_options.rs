@@ -1,0 +1,156 @@
+//! Creation options: `-o name=value,...`, and the list that `-o help` prints.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::format::{CreateOptions, OptionDesc, OptionType};
+use crate::number::{NumberError, parse_number, parse_size};
+
+/// One element of an option list.
+#[derive(Debug, PartialEq, Eq)]
+struct Element {
+    name: String,
+    value: String,
+    /// Whether it is a bare `help` or `?`.
+    help: bool,
+}
+
+/// Cuts the first element off an option list. A name ends at `=` or `,`; a value ends at a comma, and `,,` in it is a
+/// comma. A name alone is a flag that is on, and off if it starts with `no`.
+fn first_element(list: &str) -> (Element, &str) {
+    let end = list.find(['=', ',']).unwrap_or(list.len());
+    let (name, rest) = list.split_at(end);
+    let Some(mut rest) = rest.strip_prefix('=') else {
+        let (name, value) = name.strip_prefix("no").map_or((name, "on"), |name| (name, "off"));
+        let help = value == "on" && matches!(name, "help" | "?");
+        return (Element { name: name.to_owned(), value: value.to_owned(), help }, rest);
+    };
+    let mut value = String::new();
+    loop {
+        let end = rest.find(',').unwrap_or(rest.len());
+        value.push_str(&rest[..end]);
+        rest = &rest[end..];
+        match rest.strip_prefix(",,") {
+            Some(behind) => {
+                value.push(',');
+                rest = behind;
+            }
+            None => return (Element { name: name.to_owned(), value, help: false }, rest),
+        }
+    }
+}
+
+fn elements(mut list: &str) -> impl Iterator<Item = Element> {
+    std::iter::from_fn(move || {
+        if list.is_empty() {
+            return None;
+        }
+        let (element, rest) = first_element(list);
+        list = rest.strip_prefix(',').unwrap_or(rest);
+        Some(element)
+    })
+}
+
+/// The value of one `-o`, checked so that several can be joined by commas. For `.value_parser(parsed(...))`.
+pub fn option_list(text: &str) -> Result<String> {
+    let trailing_commas = text.len() - text.trim_end_matches(',').len();
+    if text.is_empty() || text.starts_with(',') || trailing_commas % 2 == 1 {
+        return Err(Error::invalid(format!("Invalid option list: {text}")));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether an option list asks for help (`help` or `?`).
+pub fn asks_for_help(list: &str) -> bool {
+    elements(list).any(|element| element.help)
+}
+
+/// Reads an option list. `known` are the options there are: the format's first, then those of what lies below it.
+///
+/// Values of switches become `on` or `off`, numbers and sizes plain decimal numbers; other values stay as they are. The
+/// last of equal names counts. `id=` is taken and means nothing, as in the reference.
+pub fn parse_create_options(list: &str, known: &[&[OptionDesc]]) -> Result<CreateOptions> {
+    let mut options = CreateOptions::default();
+    for Element { name, value, .. } in elements(list) {
+        if name == "id" {
+            continue;
+        }
+        let Some(desc) = known.iter().copied().flatten().find(|desc| desc.name == name) else {
+            return Err(Error::invalid(format!("Invalid parameter '{name}'")));
+        };
+        options.set(desc.name, checked(desc, &value)?);
+    }
+    Ok(options)
+}
+
+/// The value in its plain form, if it is of the option's type.
+fn checked(desc: &OptionDesc, value: &str) -> Result<String> {
+    let name = desc.name;
+    match desc.kind {
+        OptionType::Str => Ok(value.to_owned()),
+        OptionType::Bool => match value {
+            "on" | "yes" | "true" | "y" => Ok("on".to_owned()),
+            "off" | "no" | "false" | "n" => Ok("off".to_owned()),
+            _ => Err(Error::invalid(format!("Parameter '{name}' expects 'on' or 'off'"))),
+        },
+        OptionType::Num => match parse_number(value) {
+            Ok(number) => Ok(number.to_string()),
+            Err(NumberError::Invalid) => Err(Error::invalid(format!("Parameter '{name}' expects a number"))),
+            Err(NumberError::Range) => {
+                Err(Error::invalid(format!("Value '{value}' is too large for parameter '{name}'")))
+            }
+        },
+        OptionType::Size => match parse_size(value) {
+            Ok(size) => Ok(size.to_string()),
+            Err(NumberError::Invalid) => {
+                Err(Error::invalid(format!("Parameter '{name}' expects a non-negative number below 2^64")).hint(
+                    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
+                     and exabytes, respectively.",
+                ))
+            }
+            Err(NumberError::Range) => {
+                Err(Error::invalid(format!("Value '{value}' is out of range for parameter '{name}'")))
+            }
+        },
+    }
+}
+
+/// What `-o help` prints for a format without a target file.
+pub fn format_help(format: &str, options: &[OptionDesc]) -> String {
+    let list = help_lines(&[options]);
+    format!(
+        "Supported {format} options:\n{list}\nThe protocol level may support further options.\nSpecify the target \
+         filename to include those options.\n"
+    )
+}
+
+/// What `-o help` prints for a format on a given target: `known` as for [`parse_create_options`].
+pub fn target_help(known: &[&[OptionDesc]]) -> String {
+    format!("Supported options:\n{}", help_lines(known))
+}
+
+fn help_lines(known: &[&[OptionDesc]]) -> String {
+    let mut sorted = BTreeMap::new();
+    for desc in known.iter().copied().flatten() {
+        sorted.entry(desc.name).or_insert(desc);
+    }
+    sorted.into_values().map(help_line).collect()
+}
+
+fn help_line(desc: &OptionDesc) -> String {
+    let kind = match desc.kind {
+        OptionType::Str => "str",
+        OptionType::Bool => "bool (on/off)",
+        OptionType::Num => "num",
+        OptionType::Size => "size",
+    };
+    let name = format!("{}=<{kind}>", desc.name);
+    match desc.help {
+        "" => format!("  {name}\n"),
+        help => format!("  {name:<22} - {help}\n"),
+    }
+}
+
+#[cfg(test)]
+#[path = "create_options_tests.rs"]
+mod tests;

@@ -1,0 +1,33 @@
+//! Creation options of what lies below a format: the file system, or a device.
+
+use super::{OptionDesc, OptionType};
+
+/// What a file can be created with.
+pub static FILE_OPTIONS: &[OptionDesc] = &[
+    OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },
+    OptionDesc { name: "nocow", kind: OptionType::Bool, help: "Turn off copy-on-write (valid only on btrfs)" },
+    OptionDesc {
+        name: "preallocation",
+        kind: OptionType::Str,
+        help: "Preallocation mode (allowed values: off, falloc, full)",
+    },
+    OptionDesc {
+        name: "extent_size_hint",
+        kind: OptionType::Size,
+        help: "Extent size hint for the image file, 0 to disable",
+    },
+];
+
+/// What a device, which exists already, can be "created" with.
+pub static DEVICE_OPTIONS: &[OptionDesc] = &[
+    OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },
+    OptionDesc { name: "preallocation", kind: OptionType::Str, help: "Preallocation mode (allowed values: off)" },
+];
+
+/// The options of the place where `filename` is or will be.
+pub fn options_for(filename: &str) -> &'static [OptionDesc] {
+    use std::os::unix::fs::FileTypeExt;
+    let device = std::fs::metadata(crate::text::to_os(filename))
+        .is_ok_and(|data| data.file_type().is_block_device() || data.file_type().is_char_device());
+    if device { DEVICE_OPTIONS } else { FILE_OPTIONS }
+}
