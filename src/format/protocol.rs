@@ -2,6 +2,10 @@
 
 use super::{OptionDesc, OptionType};
 
+/// What every disk has: the options of the raw format.
+pub static DISK_OPTIONS: &[OptionDesc] =
+    &[OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" }];
+
 /// What a file can be created with.
 pub static FILE_OPTIONS: &[OptionDesc] = &[
     OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },

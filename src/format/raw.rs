@@ -14,7 +14,7 @@ use crate::units::{SECTOR, align_up};
 pub static FORMAT: Format = Format {
     name: "raw",
     probe: |_| 1,
-    create_options: &[],
+    create_options: super::protocol::DISK_OPTIONS,
     open,
     create: Some(create),
     backing: false,
