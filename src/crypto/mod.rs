@@ -3,12 +3,24 @@
 //! Both end in a [`SectorCipher`]: something that turns whole 512-byte sectors into their encrypted form and back, given
 //! the number that ties the sector to its place.
 
+mod afsplit;
+mod cipher;
+mod hash;
+mod ivgen;
+mod legacy;
+pub mod luks;
+mod mode;
 mod secret;
 
 use std::fmt::Debug;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
+pub use cipher::CipherAlg;
+pub use hash::HashAlg;
+pub use ivgen::IvGenAlg;
+pub use legacy::LegacyAes;
+pub use mode::{CipherSpec, Mode};
 pub use secret::{Secret, Secrets};
 
 /// Encrypts and decrypts runs of sectors in place. Works from many threads at once.
@@ -22,4 +34,9 @@ pub trait SectorCipher: Send + Sync + Debug {
 
     /// The reverse of [`SectorCipher::encrypt`].
     fn decrypt(&self, offset: u64, data: &mut [u8]) -> Result<()>;
+}
+
+/// Fills `out` with random bytes from the system, good enough for keys.
+fn random(out: &mut [u8]) -> Result<()> {
+    getrandom::fill(out).map_err(|error| Error::os(error.raw_os_error().unwrap_or(libc::EIO)))
 }

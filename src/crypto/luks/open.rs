@@ -1,0 +1,60 @@
+//! Opening: from a passphrase through a key slot to the master key and the cipher of the payload.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::HeaderWindow;
+use super::header::{DIGEST_LEN, HEADER_LEN, Header, SECTOR, STRIPES, Slot};
+use super::info::LuksInfo;
+use crate::crypto::afsplit;
+use crate::crypto::mode::Sectors;
+use crate::crypto::{Secret, SectorCipher};
+use crate::error::{Error, Result};
+
+/// An opened volume.
+#[derive(Clone, Debug)]
+pub struct Luks {
+    /// What is known without a key.
+    pub info: LuksInfo,
+    /// The cipher of the payload; `None` if the volume was opened without a passphrase.
+    pub cipher: Option<Arc<dyn SectorCipher>>,
+}
+
+/// Opens a volume: reads and checks its header and, where a passphrase is given, finds the key slot it unlocks.
+pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>) -> Result<Luks> {
+    let mut bytes = [0; HEADER_LEN];
+    window.read(&mut bytes, 0)?;
+    let header = Header::parse(&bytes)?;
+    let info = LuksInfo::new(&header);
+    let Some(passphrase) = passphrase else {
+        return Ok(Luks { info, cipher: None });
+    };
+    for slot in header.slots.iter().filter(|slot| slot.active) {
+        if let Some(key) = unlock(&header, slot, window, passphrase.bytes())? {
+            let cipher = Sectors::new(header.spec, &key)?;
+            return Ok(Luks { info, cipher: Some(Arc::new(cipher)) });
+        }
+    }
+    Err(Error::invalid("Invalid password, cannot unlock any keyslot"))
+}
+
+/// The master key, if the passphrase belongs to this slot.
+fn unlock(
+    header: &Header,
+    slot: &Slot,
+    window: HeaderWindow<'_>,
+    passphrase: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut slot_key = Zeroizing::new(vec![0; header.key_len]);
+    header.hash.pbkdf2(passphrase, &slot.salt, slot.iterations, &mut slot_key);
+    let split_len = header.key_len * STRIPES as usize;
+    // The key material is encrypted in whole sectors, also where the stripes do not fill the last one.
+    let mut stripes = Zeroizing::new(vec![0; split_len.next_multiple_of(SECTOR as usize)]);
+    window.read(&mut stripes, u64::from(slot.key_offset) * SECTOR)?;
+    Sectors::new(header.spec, &slot_key)?.decrypt(0, &mut stripes)?;
+    let key = afsplit::merge(header.hash, header.key_len, &stripes[..split_len]);
+    let mut digest = [0; DIGEST_LEN];
+    header.hash.pbkdf2(&key, &header.digest_salt, header.digest_iterations, &mut digest);
+    Ok((digest == header.digest).then_some(key))
+}
