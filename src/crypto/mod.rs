@@ -11,6 +11,7 @@ mod legacy;
 pub mod luks;
 mod mode;
 mod secret;
+mod unlock;
 
 use std::fmt::Debug;
 
@@ -22,6 +23,7 @@ pub use ivgen::IvGenAlg;
 pub use legacy::LegacyAes;
 pub use mode::{CipherSpec, Mode};
 pub use secret::{Secret, Secrets};
+pub use unlock::Unlock;
 
 /// Encrypts and decrypts runs of sectors in place. Works from many threads at once.
 pub trait SectorCipher: Send + Sync + Debug {

@@ -4,18 +4,21 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::header::{Header, crypt_method};
-use crate::crypto::SectorCipher;
+use crate::crypto::luks::{self, HeaderWindow};
+use crate::crypto::{LegacyAes, Secret, SectorCipher, Unlock};
 use crate::error::{Error, Result};
 use crate::image::{OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
+const PREFIX: &str = "encrypt.";
+
 /// The cipher of an image, and which offset its initialisation vectors come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Crypt {
-    cipher: Box<dyn SectorCipher>,
+    cipher: Arc<dyn SectorCipher>,
     by_host: bool,
 }
 
@@ -29,18 +32,101 @@ impl Crypt {
     pub fn encrypt(&self, guest: u64, host: u64, data: &mut [u8]) -> Result<()> {
         self.cipher.encrypt(if self.by_host { host } else { guest }, data)
     }
+
+    fn legacy(passphrase: &Secret) -> Result<Self> {
+        Ok(Crypt { cipher: Arc::new(LegacyAes::new(passphrase.bytes())?), by_host: false })
+    }
+
+    fn luks(cipher: Arc<dyn SectorCipher>) -> Self {
+        Crypt { cipher, by_host: true }
+    }
 }
 
-/// The cipher of the image with this header and what `info` shows about it, with the key that `options` name.
+/// The run-time options about encryption, names without "encrypt.".
+#[derive(Debug, Default)]
+struct OpenOptions(Options);
+
+impl OpenOptions {
+    /// Takes `encrypt.*` out of the options, nested or with dots in their names. An `encrypt` that holds no options is
+    /// left, as an option that nobody knows.
+    fn take(options: &mut Options) -> Self {
+        let mut given = Options::new();
+        if options.get("encrypt").is_some_and(Value::is_object)
+            && let Some(Value::Object(map)) = options.shift_remove("encrypt")
+        {
+            given = map;
+        }
+        let dotted: Vec<String> = options.keys().filter(|key| key.starts_with(PREFIX)).cloned().collect();
+        for key in dotted {
+            let value = options.shift_remove(&key).unwrap_or_default();
+            given.insert(key[PREFIX.len()..].to_owned(), value);
+        }
+        OpenOptions(given)
+    }
+
+    /// The format, which may be given although the header says it.
+    fn format(&self) -> Option<String> {
+        self.0.get("format").map(scalar)
+    }
+
+    /// The ID of the secret. Fails if there are options that nobody knows.
+    fn key_secret(&self) -> Result<Option<String>> {
+        for (key, value) in &self.0 {
+            match (key.as_str(), value.is_object()) {
+                ("format" | "key-secret", false) => {}
+                (_, true) => return Err(Error::invalid(format!("Parameters '{key}.*' are unexpected"))),
+                _ => return Err(Error::invalid(format!("Parameter '{key}' is unexpected"))),
+            }
+        }
+        Ok(self.0.get("key-secret").map(scalar))
+    }
+}
+
+/// A value as text, as it would have been written on the command line.
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The cipher of the image with this header and what `info` shows about it, with the key that `options` name. Without a
+/// cipher if the image is not encrypted, or opened for its metadata only.
 pub fn open(
     header: &Header,
-    _file: &Arc<dyn Storage>,
-    _options: &mut Options,
-    _flags: OpenFlags,
-    _context: &OpenContext,
+    file: &Arc<dyn Storage>,
+    options: &mut Options,
+    flags: OpenFlags,
+    context: &OpenContext,
 ) -> Result<(Option<Crypt>, Option<Value>)> {
-    match header.crypt_method {
-        crypt_method::NONE => Ok((None, None)),
-        _ => Err(Error::unsupported("Encrypted images are not supported yet")),
+    let given = OpenOptions::take(options);
+    if header.crypt_method == crypt_method::NONE {
+        // A key for an image that is not encrypted is no error, a format is.
+        return match given.format() {
+            Some(format) => {
+                Err(Error::invalid(format!("No encryption in image header, but options specified format '{format}'")))
+            }
+            None => Ok((None, None)),
+        };
     }
+    let legacy = header.crypt_method == crypt_method::AES;
+    let name = if legacy { "aes" } else { "luks" };
+    if let Some(format) = given.format().filter(|format| format != name) {
+        return Err(Error::invalid(format!(
+            "Header reported '{name}' encryption format but options specify '{format}'"
+        )));
+    }
+    let key_secret = given.key_secret()?;
+    let unlock = Unlock { prefix: PREFIX, key_secret: key_secret.as_deref(), secrets: &context.secrets };
+    let passphrase = if flags.no_io { None } else { Some(unlock.passphrase()?) };
+    if legacy {
+        let crypt = passphrase.map(Crypt::legacy).transpose()?;
+        return Ok((crypt, Some(json!({ "format": "aes" }))));
+    }
+    let pointer = header
+        .crypto
+        .ok_or_else(|| Error::invalid(format!("Missing CRYPTO header for crypt method {}", header.crypt_method)))?;
+    let window = HeaderWindow { storage: &**file, offset: pointer.offset, len: pointer.len };
+    let opened = luks::open(window, passphrase)?;
+    Ok((opened.cipher.map(Crypt::luks), Some(opened.info.qcow2_json())))
 }
