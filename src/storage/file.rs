@@ -1,6 +1,8 @@
 //! Files and block devices.
 
 mod create;
+#[cfg(test)]
+mod device_tests;
 mod direct;
 mod open;
 mod space;

@@ -9,6 +9,8 @@ pub mod fault;
 mod file;
 mod mem;
 mod permissions;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;

@@ -11,6 +11,8 @@ pub mod device;
 pub mod fs;
 pub mod lock;
 pub mod space;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 use nix::errno::Errno;

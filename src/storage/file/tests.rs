@@ -244,7 +244,7 @@ fn locks_keep_writers_apart() {
         let error = lock(wanted).unwrap_err();
         assert_eq!(error.to_string(), message);
         assert!(matches!(error.kind(), Cause::Locked(_)));
-        assert_eq!(error.hints(), [hint.clone()]);
+        assert_eq!(error.hints(), std::slice::from_ref(&hint));
     };
 
     let writer = lock(qcow2(true, false)).unwrap();
