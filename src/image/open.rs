@@ -31,12 +31,21 @@ pub struct OpenFlags {
     pub no_backing: bool,
     /// Only metadata will be looked at: a missing key for the contents is no error.
     pub no_io: bool,
+    /// This run has created the image: nothing is lost if it is unusable after a crash, so metadata may be written in any
+    /// order.
+    pub fresh: bool,
 }
 
 impl OpenFlags {
     /// Read-only with the default cache mode.
-    pub const READ: OpenFlags =
-        OpenFlags { write: false, share: false, cache: CacheMode::WRITEBACK, no_backing: false, no_io: false };
+    pub const READ: OpenFlags = OpenFlags {
+        write: false,
+        share: false,
+        cache: CacheMode::WRITEBACK,
+        no_backing: false,
+        no_io: false,
+        fresh: false,
+    };
     /// Read and write with the default cache mode.
     pub const WRITE: OpenFlags = OpenFlags { write: true, ..OpenFlags::READ };
 }

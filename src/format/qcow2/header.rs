@@ -492,7 +492,8 @@ impl Header {
             let data = [pointer.offset.to_be_bytes(), pointer.len.to_be_bytes()].concat();
             put_extension(out, EXT_CRYPTO, &data);
         }
-        if self.version >= 3 {
+        // Small clusters have no room to spare for names; the reference draws the line here.
+        if self.version >= 3 && self.cluster_bits > 12 {
             put_extension(out, EXT_FEATURE_NAMES, &feature_names());
         }
         if let Some(bitmaps) = self.bitmaps {

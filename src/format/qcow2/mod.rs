@@ -26,10 +26,11 @@ mod header;
 mod info;
 mod map;
 mod open;
-#[allow(dead_code)] // until the writer lands
 mod refcount;
 mod snapshot;
 mod tables;
+mod txn;
+mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -93,6 +94,8 @@ struct Meta {
     l2: tables::L2Cache,
     /// The snapshots.
     snapshots: snapshot::SnapshotTable,
+    /// What writing needs; `None` in an image that is open for reading.
+    writer: Option<txn::Writer>,
 }
 
 impl Qcow2 {
@@ -100,6 +103,11 @@ impl Qcow2 {
     fn meta(&self) -> MutexGuard<'_, Meta> {
         // A thread that panics while it holds the lock leaves tables nobody may trust; going on would write them.
         self.meta.lock().expect("no thread panicked while it changed the tables")
+    }
+
+    /// The virtual size in bytes.
+    fn virtual_size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
     }
 
     fn read_data(&self, host: u64, guest: u64, encrypted: bool, buf: &mut [u8]) -> Result<()> {
@@ -190,18 +198,15 @@ impl Layer for Qcow2 {
         Some(self)
     }
 
-    fn prepare<'a>(&'a self, _places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
-        Err(not_supported())
+    fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
+        self.prepare_places(places)
     }
 
-    fn zero(&self, _guest: u64, _len: u64, _flags: ZeroFlags) -> Result<()> {
-        Err(not_supported())
+    fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        self.zero_range(guest, len, flags)
     }
 
     fn flush(&self) -> Result<()> {
-        Ok(())
+        if self.writable { self.meta().flush() } else { Ok(()) }
     }
 }
-
-#[cfg(test)]
-mod read_tests;

@@ -22,7 +22,10 @@ pub fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let data = open_data_file(&header, &request)?;
     let snapshots = SnapshotTable::read(&*request.storage, &header)?;
     let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
-    let meta = Meta { l1, l2, snapshots, header: header.clone() };
+    let mut meta = Meta { l1, l2, snapshots, header: header.clone(), writer: None };
+    if request.flags.write {
+        meta.open_writer(&request.storage, &data, request.flags.fresh)?;
+    }
     Ok(Box::new(Qcow2 {
         file: request.storage,
         data,

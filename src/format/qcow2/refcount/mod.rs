@@ -75,6 +75,10 @@ pub struct Refcounts {
     protected: protect::Protected,
     /// Clusters from this one on have never been written.
     untouched: u64,
+    /// That border when the image was opened.
+    untouched_before: u64,
+    /// Something has been written since [`Refcounts::take_unflushed`].
+    unflushed: bool,
 }
 
 impl Refcounts {
@@ -100,6 +104,8 @@ impl Refcounts {
             byte_cursor: 0,
             protected: protect::Protected::default(),
             untouched: geometry.clusters(length),
+            untouched_before: geometry.clusters(length),
+            unflushed: false,
             file,
         };
         refcounts.protect_own();
@@ -150,9 +156,9 @@ impl Refcounts {
         (self.table.len() as u64) << self.geometry.refcount_block_bits()
     }
 
-    /// Offset from which on nothing has ever been written.
-    pub fn untouched(&self) -> u64 {
-        self.untouched << self.geometry.cluster_bits
+    /// The end of the last cluster that was taken behind the former end of the file, if there was any.
+    pub fn new_end(&self) -> Option<u64> {
+        (self.untouched > self.untouched_before).then(|| self.untouched << self.geometry.cluster_bits)
     }
 
     /// Whether anything is not on disk yet.
@@ -354,6 +360,7 @@ impl Refcounts {
         {
             file.write_at(&block.data, offset)?;
             block.dirty = false;
+            self.unflushed = true;
         }
         Ok(())
     }
@@ -373,7 +380,18 @@ impl Refcounts {
         let bytes: Vec<u8> = self.table[range.clone()].iter().flat_map(|entry| entry.to_be_bytes()).collect();
         self.file.write_at(&bytes, self.table_at.0 + range.start as u64 * 8)?;
         self.table_dirty = None;
+        self.unflushed = true;
         Ok(true)
+    }
+
+    /// Whether the table differs from what is on disk.
+    pub fn table_is_dirty(&self) -> bool {
+        self.table_dirty.is_some()
+    }
+
+    /// Whether anything was written since this was asked last, also behind the caller's back when the cache was full.
+    pub fn take_unflushed(&mut self) -> bool {
+        std::mem::take(&mut self.unflushed)
     }
 
     /// Whether the table has moved, so that the header must be written before its old place is given back.

@@ -1,0 +1,337 @@
+//! The only writer of metadata: what reaches the disk in which order.
+//!
+//! All changes are made in memory first: in [`Refcounts`], in the L2 and L1 tables, in the header. [`Meta::commit`]
+//! brings them to the disk in stages, each complete on stable storage before the next one begins:
+//!
+//! 1. payload and new metadata at places nobody refers to yet, refcount blocks
+//! 2. the refcount table (and, if it moved, the header that says so)
+//! 3. L2 tables
+//! 4. the L1 table
+//! 5. the header
+//! 6. refcounts of clusters given up: only now may they be used for something else
+//!
+//! After a crash between any two writes everything that is referred to is there and counted; what is lost at worst is
+//! the space of clusters that are counted although nobody refers to them ("leaks"). For an image that this very run
+//! has created nothing is lost by a crash, and the flushes between stages are left out.
+
+use std::sync::Arc;
+
+use super::Meta;
+use super::geometry::{Geometry, HostOffset};
+use super::header::{Header, autoclear, incompatible};
+use super::refcount::{MetadataKind, Refcounts, Run};
+use crate::error::{Error, Result};
+use crate::storage::{Storage, ZeroMode};
+
+/// Runs of clusters to be given back that are kept before a commit is due.
+const DEFERRED_MAX: usize = 16 << 10;
+
+/// What a writable image needs besides its tables.
+#[derive(Debug)]
+pub struct Writer {
+    /// Refcounts.
+    pub refcounts: Refcounts,
+    file: Arc<dyn Storage>,
+    data: Arc<dyn Storage>,
+    geometry: Geometry,
+    /// See [`crate::image::OpenFlags::fresh`].
+    fresh: bool,
+    header_dirty: bool,
+    /// Clusters that tables on disk may still mention, and whether their space shall go back to the file system.
+    deferred: Vec<(Run, bool)>,
+    /// Something has been written since the last flush.
+    unflushed: bool,
+    /// The image has been marked as corrupt: nothing must be written any more.
+    broken: bool,
+}
+
+impl Writer {
+    /// What is needed to write to the image with this header. `fresh` is [`crate::image::OpenFlags::fresh`].
+    pub fn open(file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, header: &Header, fresh: bool) -> Result<Self> {
+        let geometry = header.geometry();
+        let table = HostOffset(header.refcount_table_offset);
+        let clusters = u64::from(header.refcount_table_clusters);
+        Ok(Writer {
+            refcounts: Refcounts::open(Arc::clone(file), geometry, table, clusters)?,
+            file: Arc::clone(file),
+            data: Arc::clone(data),
+            geometry,
+            fresh,
+            header_dirty: false,
+            deferred: Vec::new(),
+            unflushed: false,
+            broken: false,
+        })
+    }
+
+    /// Notes that the header in memory differs from the one on disk.
+    pub fn header_changed(&mut self) {
+        self.header_dirty = true;
+    }
+
+    /// Gives up one use of each cluster of a run once no table on disk mentions it any more. `discard`: return the space
+    /// of those that become free to the file system.
+    pub fn free(&mut self, run: Run, discard: bool) {
+        if run.clusters == 0 {
+            return;
+        }
+        if let Some((last, same)) = self.deferred.last_mut()
+            && last.end() == run.first
+            && *same == discard
+        {
+            last.clusters += run.clusters;
+            return;
+        }
+        self.deferred.push((run, discard));
+    }
+
+    /// Gives up clusters that have just been allocated and that no table mentions, in memory or on disk.
+    pub fn give_back(&mut self, run: Run) -> Result<()> {
+        if self.broken { Ok(()) } else { self.refcounts.decrease(run, |_| ()) }
+    }
+
+    /// Writes metadata to a place that nothing on disk refers to yet. It is on stable storage before anything that
+    /// [`Meta::commit`] writes.
+    pub fn write_new(&mut self, offset: HostOffset, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(bytes, offset.0)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// Notes that payload was written that tables in memory now refer to.
+    pub fn payload_written(&mut self) {
+        self.unflushed = true;
+    }
+
+    /// The border between two stages.
+    fn barrier(&mut self) -> Result<()> {
+        let unflushed = self.refcounts.take_unflushed() | std::mem::take(&mut self.unflushed);
+        if !unflushed || self.fresh {
+            return Ok(());
+        }
+        let flushed = self.flush_storages();
+        self.unflushed = flushed.is_err();
+        flushed
+    }
+
+    fn flush_storages(&self) -> Result<()> {
+        self.file.flush()?;
+        if !Arc::ptr_eq(&self.file, &self.data) {
+            self.data.flush()?;
+        }
+        Ok(())
+    }
+
+    fn write_header(&mut self, header: &Header) -> Result<()> {
+        self.file.write_at(&header.to_bytes()?, 0)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// Stages 1 and 2.
+    fn write_refcounts(&mut self, header: &mut Header) -> Result<()> {
+        self.refcounts.write_blocks()?;
+        if self.refcounts.table_is_dirty() {
+            self.barrier()?;
+            self.refcounts.write_table()?;
+        }
+        if self.refcounts.table_moved() {
+            self.barrier()?;
+            let (offset, clusters) = self.refcounts.table_place();
+            header.refcount_table_offset = offset.0;
+            header.refcount_table_clusters = u32::try_from(clusters).map_err(|_| Error::os(libc::EFBIG))?;
+            self.write_table_place(header)?;
+            for run in self.refcounts.take_table_before() {
+                self.free(run, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes only the header fields that name the refcount table: other changes of the header are not due yet.
+    fn write_table_place(&mut self, header: &Header) -> Result<()> {
+        let mut bytes = header.refcount_table_offset.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&header.refcount_table_clusters.to_be_bytes());
+        self.file.write_at(&bytes, 48)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    /// Stage 6.
+    fn apply_frees(&mut self) -> Result<()> {
+        if self.deferred.is_empty() {
+            return Ok(());
+        }
+        self.barrier()?;
+        let mut discarded = Vec::new();
+        for (run, discard) in std::mem::take(&mut self.deferred) {
+            self.refcounts.decrease(run, |freed| {
+                if discard {
+                    discarded.push(freed);
+                }
+            })?;
+        }
+        let size = self.geometry.cluster_bits;
+        let end = self.file.len()?;
+        for run in discarded {
+            let from = (run.first << size).min(end);
+            let to = (run.end() << size).min(end);
+            if from < to {
+                // Giving space back is a kindness; a storage that cannot must not make the operation fail.
+                let _ = self.file.zero(from, to - from, ZeroMode::Discard);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file ends with the last cluster that is in use, also where nobody wrote that cluster to its end.
+    fn extend_file(&mut self) -> Result<()> {
+        let Some(end) = self.refcounts.new_end() else { return Ok(()) };
+        if !self.file.limits().fixed_len && self.file.len()? < end {
+            self.file.set_len(end)?;
+            self.unflushed = true;
+        }
+        Ok(())
+    }
+
+    /// Marks the image as corrupt on disk (version 3), and refuses everything from now on.
+    fn mark_corrupt(&mut self, header: &mut Header) {
+        if std::mem::replace(&mut self.broken, true) || header.version < 3 {
+            return;
+        }
+        header.incompatible |= incompatible::CORRUPT;
+        // Whatever else changed in the header must not reach the disk; and if this fails, there is already an error to
+        // report.
+        let mut bits = [0; 8];
+        let _ = self.file.read_at(&mut bits, 72).and_then(|()| {
+            let bits = u64::from_be_bytes(bits) | incompatible::CORRUPT;
+            self.file.write_at(&bits.to_be_bytes(), 72)?;
+            self.file.flush()
+        });
+    }
+}
+
+impl Meta {
+    /// Makes the image ready to be written: refcounts are read, or rebuilt if they were not kept up to date; tables in
+    /// use are protected; feature bits that must not survive a write are cleared.
+    pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
+        self.writer = Some(Writer::open(file, data, &self.header, fresh)?);
+        if self.header.incompatible & incompatible::DIRTY != 0 {
+            return Err(Error::unsupported("Repairing an image that was not closed properly is not supported yet"));
+        }
+        self.protect_tables();
+        self.clear_unknown_bits();
+        Ok(())
+    }
+
+    /// The writer of an image that was opened for writing.
+    pub fn writer(&mut self) -> Result<&mut Writer> {
+        match &mut self.writer {
+            Some(writer) if !writer.broken => Ok(writer),
+            Some(_) => Err(Error::os(libc::EIO)),
+            None => Err(Error::os(libc::EACCES)),
+        }
+    }
+
+    /// Protects the tables in use from being handed out as free clusters.
+    fn protect_tables(&mut self) {
+        let Meta { header, l1, writer: Some(writer), .. } = self else { return };
+        let geometry = writer.geometry;
+        let refcounts = &mut writer.refcounts;
+        let cluster = geometry.cluster_size();
+        for table in l1.entries().iter().filter_map(|entry| entry.table()) {
+            // A table in the place of other metadata must not be protected as a table: writing it has to fail.
+            if refcounts.overlap(table, cluster).is_none() {
+                refcounts.protect(table, cluster, MetadataKind::ActiveL2);
+            }
+        }
+        refcounts.protect(HostOffset(header.l1_offset), u64::from(header.l1_size) * 8, MetadataKind::ActiveL1);
+        if header.nb_snapshots > 0 {
+            // How long the table is only its entries tell; its first cluster is what matters most.
+            refcounts.protect(HostOffset(header.snapshots_offset), cluster, MetadataKind::SnapshotTable);
+        }
+        if let Some(bitmaps) = header.bitmaps {
+            let offset = HostOffset(bitmaps.directory_offset);
+            refcounts.protect(offset, bitmaps.directory_size, MetadataKind::BitmapDirectory);
+        }
+    }
+
+    /// Autoclear bits that this program does not know go away before the first write.
+    fn clear_unknown_bits(&mut self) {
+        let Meta { header, writer: Some(writer), .. } = self else { return };
+        if header.autoclear & !autoclear::KNOWN != 0 {
+            header.autoclear &= autoclear::KNOWN;
+            writer.header_changed();
+        }
+    }
+
+    /// Whether so much has changed in memory that it should be committed before going on.
+    pub fn needs_commit(&self) -> bool {
+        let deferred = self.writer.as_ref().is_some_and(|writer| writer.deferred.len() >= DEFERRED_MAX);
+        deferred || self.l2.is_crowded()
+    }
+
+    /// Brings all changes to the disk. See the module documentation. After an error what was not written is still in
+    /// memory, and the image on disk is valid.
+    pub fn commit(&mut self) -> Result<()> {
+        self.writer()?;
+        let result = self.commit_stages();
+        self.guard(result)
+    }
+
+    fn commit_stages(&mut self) -> Result<()> {
+        let Meta { header, l1, l2, writer: Some(writer), .. } = self else { return Ok(()) };
+        writer.write_refcounts(header)?;
+        let mut tables = l2.dirty_tables();
+        if !tables.is_empty() {
+            writer.barrier()?;
+            for (offset, table) in &mut tables {
+                writer.file.write_at(table.bytes(), offset.0)?;
+                table.set_clean();
+                writer.unflushed = true;
+            }
+        }
+        if let Some(range) = l1.dirty() {
+            writer.barrier()?;
+            writer.file.write_at(&l1.to_bytes(range.clone()), header.l1_offset + range.start as u64 * 8)?;
+            l1.set_clean();
+            writer.unflushed = true;
+        }
+        if writer.header_dirty {
+            writer.barrier()?;
+            writer.write_header(header)?;
+            writer.header_dirty = false;
+        }
+        writer.apply_frees()
+    }
+
+    /// Commits, writes the refcounts of what was given up, and returns when all of it is on stable storage.
+    pub fn flush(&mut self) -> Result<()> {
+        self.commit()?;
+        let result = self.flush_rest();
+        self.guard(result)
+    }
+
+    fn flush_rest(&mut self) -> Result<()> {
+        let Meta { header, writer: Some(writer), .. } = self else { return Ok(()) };
+        // Giving up the old place of a refcount table may leave more to write, but never moves the table again.
+        writer.write_refcounts(header)?;
+        writer.apply_frees()?;
+        writer.refcounts.write_blocks()?;
+        writer.extend_file()?;
+        writer.refcounts.take_unflushed();
+        writer.unflushed = false;
+        writer.flush_storages()
+    }
+
+    /// Passes a result on; an error that shows damage also marks the image as corrupt.
+    pub fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && error.is_fatal_corruption()
+            && let Meta { header, writer: Some(writer), .. } = self
+        {
+            writer.mark_corrupt(header);
+        }
+        result
+    }
+}

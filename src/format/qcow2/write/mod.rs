@@ -1,0 +1,245 @@
+//! Places for guest bytes, publishing them, and zero clusters.
+//!
+//! [`Qcow2::prepare_places`] reserves host clusters under the lock; the payload is written without it; publishing
+//! ([`Pending::commit`]) changes L2 entries in memory under the lock again. L2 tables themselves are made, or copied where
+//! a snapshot shares them, when places are reserved, so that the layout of a new image depends only on the order of the
+//! reservations, not on which payload was written first.
+
+mod pending;
+mod tables;
+mod zero;
+
+#[cfg(test)]
+mod tests;
+
+use super::Meta;
+use super::Qcow2;
+use super::entry::{L2Entry, Mapping};
+use super::geometry::{Geometry, GuestOffset, HostOffset};
+use super::refcount::{Refcounts, Run};
+use crate::error::{Error, Result};
+use crate::image::{Payload, Pending, Piece, Place, not_supported};
+
+use pending::{Change, ChangeKind, Reservation};
+
+/// All subclusters of a cluster.
+const ALL: u32 = u32::MAX;
+
+impl Qcow2 {
+    /// See [`crate::image::Layer::prepare`].
+    pub(super) fn prepare_places<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
+        let mut meta = self.meta();
+        meta.writer()?;
+        if meta.needs_commit() {
+            meta.commit()?;
+        }
+        let mut reservation = Reservation::new(self);
+        for place in places {
+            let mut planner = Planner { qcow2: self, meta: &mut meta, reservation: &mut reservation };
+            let planned = planner.place(place);
+            if let Err(error) = meta.guard(planned) {
+                reservation.release(&mut meta);
+                return Err(error);
+            }
+        }
+        drop(meta);
+        reservation.finish_pieces();
+        Ok(Box::new(reservation))
+    }
+}
+
+/// Decides where the clusters of one place go.
+struct Planner<'p, 'a> {
+    qcow2: &'a Qcow2,
+    meta: &'p mut Meta,
+    reservation: &'p mut Reservation<'a>,
+}
+
+/// What has to happen for one cluster to be written.
+enum Target {
+    /// It has a place of its own already.
+    InPlace(HostOffset),
+    /// It needs a new cluster.
+    New,
+}
+
+impl Planner<'_, '_> {
+    fn geometry(&self) -> Geometry {
+        self.qcow2.geometry
+    }
+
+    fn place(&mut self, place: &Place) -> Result<()> {
+        let size = self.qcow2.virtual_size();
+        let end = place.guest.checked_add(place.len).filter(|end| *end <= size);
+        let end = end.ok_or_else(|| Error::os(libc::EIO))?;
+        let granule = self.geometry().subcluster_size();
+        if !place.guest.is_multiple_of(granule) || (!end.is_multiple_of(granule) && end != size) {
+            return Err(Error::os(libc::EINVAL));
+        }
+        match place.payload {
+            Payload::Plain => self.plain(place.guest, end),
+            Payload::Compressed { stored } => self.compressed(place.guest, end, stored),
+        }
+    }
+
+    /// Plans plain payload, run by run of clusters that all need a new place, or all have one.
+    fn plain(&mut self, guest: u64, end: u64) -> Result<()> {
+        let geometry = self.geometry();
+        let cluster = geometry.cluster_size();
+        let mut at = guest;
+        while at < end {
+            let table = self.meta.writable_table(geometry, geometry.l1_index(GuestOffset(at)))?;
+            let span_end = (at / geometry.l2_span() + 1) * geometry.l2_span();
+            let part_end = end.min(span_end);
+            // Clusters of this part that wait for a new place, which shall be contiguous.
+            let mut waiting: Vec<(u64, u64, L2Entry)> = Vec::new();
+            while at < part_end {
+                let next = (geometry.cluster_start(at) + cluster).min(part_end);
+                let entry = self.meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(at)));
+                if !self.same_cluster(at, next)? {
+                    match self.target(at, entry)? {
+                        Target::InPlace(host) => {
+                            self.allocate(&mut waiting)?;
+                            self.in_place(at, next, entry, host)?;
+                        }
+                        Target::New => waiting.push((at, next, entry)),
+                    }
+                }
+                at = next;
+            }
+            self.allocate(&mut waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this cluster has been planned already, by an earlier place that covers other subclusters of it.
+    fn same_cluster(&mut self, from: u64, to: u64) -> Result<bool> {
+        let geometry = self.geometry();
+        let start = geometry.cluster_start(from);
+        let Some(change) = self.reservation.changes.last_mut().filter(|change| change.guest == start) else {
+            return Ok(false);
+        };
+        let (ChangeKind::Plain { written, .. }, HostOffset(host)) = (&mut change.kind, change.host) else {
+            return Err(Error::os(libc::EINVAL));
+        };
+        *written |= subclusters(geometry, from, to);
+        let untouched = change.untouched;
+        self.reservation.add_piece(from, to, host + (from - start), untouched);
+        Ok(true)
+    }
+
+    /// Where a cluster can be written.
+    fn target(&mut self, guest: u64, entry: L2Entry) -> Result<Target> {
+        let geometry = self.geometry();
+        if geometry.external_data {
+            // Guest data has the guest's own offsets there, and nobody shares it.
+            return Ok(Target::InPlace(HostOffset(geometry.cluster_start(guest))));
+        }
+        let host = match entry.mapping(geometry).map_err(|error| self.corrupt_entry(guest, &error))? {
+            Mapping::Normal(host) | Mapping::Zero(Some(host)) if entry.copied() => host,
+            _ => return Ok(Target::New),
+        };
+        check_overlap(&self.meta.writer()?.refcounts, host, geometry.cluster_size())?;
+        Ok(Target::InPlace(host))
+    }
+
+    fn corrupt_entry(&self, guest: u64, error: &Error) -> Error {
+        let l1_index = self.geometry().l1_index(GuestOffset(guest));
+        let table = self.meta.l1.get(l1_index).table().map_or(0, |table| table.0);
+        let index = super::refcount::hex(self.geometry().l2_index(GuestOffset(guest)));
+        Error::fatal_corruption(format!("{error} (L2 offset: {table:#x}, L2 index: {index})"))
+    }
+
+    fn in_place(&mut self, from: u64, to: u64, entry: L2Entry, host: HostOffset) -> Result<()> {
+        let geometry = self.geometry();
+        let start = geometry.cluster_start(from);
+        let written = subclusters(geometry, from, to);
+        let kind = ChangeKind::Plain { written, replaces: false };
+        let change = Change { guest: start, host, old: entry, untouched: false, kind };
+        if change.new_entry(geometry) != entry {
+            self.reservation.add_tail(from, to, &change);
+            self.reservation.changes.push(change);
+        }
+        self.reservation.add_piece(from, to, host.0 + (from - start), false);
+        Ok(())
+    }
+
+    /// Finds new clusters, in a row, for those that wait.
+    fn allocate(&mut self, waiting: &mut Vec<(u64, u64, L2Entry)>) -> Result<()> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let geometry = self.geometry();
+        let found = self.meta.writer()?.refcounts.allocate(waiting.len() as u64)?;
+        for (number, (from, to, old)) in (0..).zip(waiting.drain(..)) {
+            let start = geometry.cluster_start(from);
+            let host = HostOffset(found.offset.0 + number * geometry.cluster_size());
+            let written = subclusters(geometry, from, to);
+            let kind = ChangeKind::Plain { written, replaces: true };
+            let change = Change { guest: start, host, old, untouched: found.untouched, kind };
+            self.reservation.add_tail(from, to, &change);
+            self.reservation.changes.push(change);
+            self.reservation.add_piece(from, to, host.0 + (from - start), found.untouched);
+        }
+        Ok(())
+    }
+
+    fn compressed(&mut self, guest: u64, end: u64, stored: u64) -> Result<()> {
+        let geometry = self.geometry();
+        let whole = end - guest == geometry.cluster_size() || end == self.qcow2.virtual_size();
+        if geometry.in_cluster(guest) != 0 || !whole || stored == 0 || stored > geometry.cluster_size() {
+            return Err(Error::os(libc::EINVAL));
+        }
+        if geometry.external_data {
+            return Err(not_supported());
+        }
+        let table = self.meta.writable_table(geometry, geometry.l1_index(GuestOffset(guest)))?;
+        let old = self.meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(guest)));
+        if old.copied() {
+            // Compressed clusters only ever go where nothing is, as in the reference.
+            return Err(Error::os(libc::EIO));
+        }
+        let host = self.meta.writer()?.refcounts.allocate_bytes(stored)?;
+        let kind = ChangeKind::Compressed { stored };
+        self.reservation.changes.push(Change { guest, host, old, untouched: false, kind });
+        let payload = Payload::Compressed { stored };
+        self.reservation.pieces.push(Piece { guest, len: end - guest, host: host.0, payload, zeroed: false });
+        Ok(())
+    }
+}
+
+/// Refuses to write guest data over metadata in use.
+fn check_overlap(refcounts: &Refcounts, host: HostOffset, len: u64) -> Result<()> {
+    match refcounts.overlap(host, len) {
+        None => Ok(()),
+        Some(kind) => {
+            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
+            Err(Error::fatal_corruption(text))
+        }
+    }
+}
+
+/// The bits of the subclusters that `from..to`, within one cluster, covers; a subcluster at the end of the image counts
+/// as covered. All bits in images without subclusters.
+fn subclusters(geometry: Geometry, from: u64, to: u64) -> u32 {
+    if !geometry.extended_l2 {
+        return ALL;
+    }
+    let start = geometry.cluster_start(from);
+    let size = geometry.subcluster_size();
+    let (first, end) = ((from - start) / size, (to - start).div_ceil(size));
+    let below = |bit: u64| if bit >= 32 { ALL } else { (1 << bit) - 1 };
+    below(end) & !below(first)
+}
+
+/// The clusters that an L2 entry holds, if there are any.
+fn clusters_of(geometry: Geometry, entry: L2Entry) -> Result<Option<Run>> {
+    if geometry.external_data {
+        return Ok(None);
+    }
+    Ok(match entry.mapping(geometry)? {
+        Mapping::Normal(host) | Mapping::Zero(Some(host)) => Some(Run::of_bytes(geometry, host, 1)),
+        Mapping::Compressed(run) => Some(Run::of_bytes(geometry, run.offset, run.len)),
+        Mapping::Zero(None) | Mapping::Unallocated => None,
+    })
+}

@@ -1,0 +1,231 @@
+//! Writes into images made by the reference, judged by the reference: its `check` must find nothing, and what it reads
+//! must be what a plain array of bytes says.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::image::{ImageSpec, Layer, OpenContext, OpenFlags, Payload, Place, ZeroFlags, open_layer};
+
+const SIZE: u64 = 3 * 1024 * 1024 + 512 * 3;
+
+/// A small generator of repeatable noise.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+fn reference(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(format!("/usr/bin/{program}")).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {text}");
+    text
+}
+
+fn available() -> bool {
+    let found = Path::new("/usr/bin/qemu-img").exists() && Path::new("/usr/bin/qemu-io").exists();
+    if !found {
+        eprintln!("not run: the reference is not installed");
+    }
+    found
+}
+
+fn open(path: &str) -> Box<dyn Layer> {
+    open_layer(&ImageSpec::name(path.to_owned(), Some("qcow2")), OpenFlags::WRITE, &OpenContext::default())
+        .unwrap()
+        .layer
+}
+
+fn write(layer: &dyn Layer, guest: u64, data: &[u8]) {
+    let place = Place { guest, len: data.len() as u64, payload: Payload::Plain };
+    let pending = layer.prepare(&[place]).unwrap();
+    pending.write(guest, data).unwrap();
+    pending.commit().unwrap();
+}
+
+fn write_compressed(layer: &dyn Layer, guest: u64, data: &[u8]) {
+    let cluster = layer.limits().cluster as usize;
+    let mut whole = data.to_vec();
+    whole.resize(cluster, 0);
+    let mut deflater = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut out = vec![0; deflater.deflate_compress_bound(cluster)];
+    let len = deflater.deflate_compress(&whole, &mut out).unwrap();
+    if len >= cluster {
+        return write(layer, guest, data);
+    }
+    let payload = Payload::Compressed { stored: len as u64 };
+    match layer.prepare(&[Place { guest, len: data.len() as u64, payload }]) {
+        Ok(pending) => {
+            pending.write_compressed(guest, &out[..len]).unwrap();
+            pending.commit().unwrap();
+        }
+        Err(error) => {
+            assert_eq!(error.errno(), libc::EIO, "{error}");
+            write(layer, guest, data);
+        }
+    }
+}
+
+/// A range of whole granules.
+fn range(layer: &dyn Layer, noise: &mut Noise) -> (u64, u64) {
+    let granule = layer.limits().granule;
+    let units = SIZE.div_ceil(granule);
+    let first = noise.below(units);
+    let longest = if noise.below(3) == 0 { units } else { 5 };
+    let count = 1 + noise.below(longest.min(units - first));
+    let from = first * granule;
+    (from, ((first + count) * granule).min(SIZE) - from)
+}
+
+fn step(layer: &dyn Layer, noise: &mut Noise, model: &mut [u8], compress: bool) {
+    let (from, len) = range(layer, noise);
+    let part = from as usize..(from + len) as usize;
+    match noise.below(if compress { 8 } else { 6 }) {
+        0 | 1 => {
+            model[part].fill(0);
+            layer.zero(from, len, ZeroFlags { may_unmap: noise.below(2) == 0 }).unwrap();
+        }
+        2 => {
+            // Reserved, and partly written, but never published.
+            let place = Place { guest: from, len, payload: Payload::Plain };
+            drop(layer.prepare(&[place]).unwrap());
+        }
+        3..=5 => {
+            // Not into places that are written in place without being published: those bytes count at once.
+            let seed = noise.next() as u8;
+            for (number, byte) in model[part.clone()].iter_mut().enumerate() {
+                *byte = seed.wrapping_add((number / 300) as u8) | 1;
+            }
+            write(layer, from, &model[part]);
+        }
+        _ => {
+            let cluster = layer.limits().cluster;
+            let from = from / cluster * cluster;
+            let to = (from + cluster).min(SIZE);
+            let part = from as usize..to as usize;
+            model[part.clone()].fill(noise.next() as u8 | 1);
+            write_compressed(layer, from, &model[part]);
+        }
+    }
+}
+
+fn check(path: &str, model: &[u8], what: &str) {
+    let raw = format!("{path}.raw");
+    let output = Command::new("/usr/bin/qemu-img").args(["check", "-f", "qcow2", path]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("No errors were found"), "{what}: {text}");
+    reference("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", path, &raw]);
+    let bytes = std::fs::read(&raw).unwrap();
+    let differs = bytes.iter().zip(model).position(|(a, b)| a != b);
+    assert_eq!((differs, bytes.len()), (None, model.len()), "{what}");
+}
+
+/// Random writes into an image with these options; with snapshots taken by the reference in between, each of which must
+/// keep its content.
+fn torture(options: &str, snapshots: bool, backing: bool, seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.qcow2").to_str().unwrap().to_owned();
+    let base = dir.path().join("base.raw").to_str().unwrap().to_owned();
+    let mut noise = Noise(seed);
+    let mut model = vec![0; SIZE as usize];
+    let size = SIZE.to_string();
+    let options = options.replace("DIR", dir.path().to_str().unwrap());
+    if backing {
+        model.fill(0x33);
+        std::fs::write(&base, &model).unwrap();
+        reference("qemu-img", &["create", "-q", "-f", "qcow2", "-b", &base, "-F", "raw", "-o", &options, &path]);
+    } else {
+        reference("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &options, &path, &size]);
+    }
+    let compress = !options.contains("data_file");
+    let mut kept = Vec::new();
+    for round in 0..4 {
+        let layer = open(&path);
+        for _ in 0..12 {
+            step(&*layer, &mut noise, &mut model, compress);
+        }
+        layer.flush().unwrap();
+        drop(layer);
+        check(&path, &model, &format!("{options} seed {seed} round {round}"));
+        if snapshots && round < 3 {
+            let name = format!("s{round}");
+            reference("qemu-img", &["snapshot", "-c", &name, &path]);
+            kept.push((name, model.clone()));
+        }
+    }
+    for (name, content) in kept {
+        reference("qemu-img", &["snapshot", "-a", &name, &path]);
+        check(&path, &content, &format!("{options} seed {seed} snapshot {name}"));
+    }
+}
+
+const LAYOUTS: &[&str] = &[
+    "cluster_size=64k",
+    "cluster_size=512",
+    "cluster_size=512,refcount_bits=64",
+    "cluster_size=4k,refcount_bits=8",
+    "cluster_size=2M",
+    "compat=0.10,cluster_size=4k",
+    "compat=0.10,cluster_size=64k",
+    "cluster_size=16k,extended_l2=on",
+    "cluster_size=128k,extended_l2=on,refcount_bits=32",
+    "cluster_size=64k,preallocation=metadata",
+    "cluster_size=16k,extended_l2=on,preallocation=metadata",
+];
+
+#[test]
+fn random_writes_check_clean() {
+    if !available() {
+        return;
+    }
+    for (seed, options) in (1..).zip(LAYOUTS) {
+        torture(options, false, false, seed * 7919);
+    }
+    torture("cluster_size=64k,refcount_bits=1", false, false, 99);
+    torture("cluster_size=4k,refcount_bits=2", false, false, 98);
+}
+
+#[test]
+fn random_writes_keep_snapshots() {
+    if !available() {
+        return;
+    }
+    for (seed, options) in (1..).zip(LAYOUTS) {
+        torture(options, true, false, seed * 104_729);
+    }
+    torture("cluster_size=4k,refcount_bits=4", true, false, 97);
+}
+
+#[test]
+fn random_writes_over_a_backing_file() {
+    if !available() {
+        return;
+    }
+    for (seed, options) in (1..).zip(LAYOUTS.iter().filter(|options| !options.contains("prealloc"))) {
+        torture(options, true, true, seed * 1_299_709);
+    }
+}
+
+#[test]
+fn random_writes_with_a_data_file() {
+    if !available() {
+        return;
+    }
+    for options in [
+        "data_file=DIR/data",
+        "data_file=DIR/data,data_file_raw=on",
+        "data_file=DIR/data,cluster_size=16k,extended_l2=on",
+        "data_file=DIR/data,data_file_raw=on,preallocation=metadata,cluster_size=4k",
+    ] {
+        torture(options, false, false, 77);
+    }
+}
