@@ -5,14 +5,16 @@
 //! 16 TiB of holes costs a few calls and no memory.
 
 use super::source::{Found, Source, Status};
-use crate::error::{Context, Error, Result};
-use crate::image::{ChainExtent, ExtentKind};
+use crate::error::{Context, Result};
+use crate::image::{ChainExtent, Extent, ExtentKind};
 use crate::units::{MIB, SECTOR, align_down};
 
 /// The length of a window, and of one read, in bytes.
 pub const WINDOW: u64 = 2 * MIB;
 /// How much of a long run without payload (zeros to write, ranges that the kernel copies) one task takes, in bytes.
 const LONG: u64 = 1 << 30;
+/// How far an extent is followed at most, in bytes, so that no call takes long.
+const ASK: u64 = 64 << 30;
 
 /// What a task does with a part of its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +150,7 @@ impl<'a> Plan<'a> {
                 at += len;
             }
             self.cursor = end;
-            self.extend(task, size, window);
+            self.extend(task, window);
             if self.rules.whole_clusters {
                 make_whole(&mut task.items, self.rules.cluster);
             }
@@ -162,7 +164,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Lets a window that is all one long run without payload grow along the run.
-    fn extend(&mut self, task: &mut Task, size: u64, window: u64) {
+    fn extend(&mut self, task: &mut Task, window: u64) {
         let (Some(known), [item]) = (self.known, &mut task.items[..]) else { return };
         let limit = match item.kind {
             ItemKind::Data { .. } => return,
@@ -174,9 +176,8 @@ impl<'a> Plan<'a> {
             // Zeros are something else on the two sides of this border.
             end = end.min(self.rules.blank_from);
         }
-        if end < size {
-            end = align_down(end, window);
-        }
+        // A rest shorter than a window gets a window of its own.
+        end = align_down(end, window);
         if end > self.cursor {
             item.len = end - item.guest;
             self.cursor = end;
@@ -198,7 +199,7 @@ impl<'a> Plan<'a> {
             Status::Zero if self.rules.zeros_are_data => {
                 let extent = ChainExtent {
                     depth: 0,
-                    extent: crate::image::Extent { guest, len, kind: ExtentKind::Zero { host: None } },
+                    extent: Extent { guest, len, kind: ExtentKind::Zero { host: None } },
                 };
                 push(guest, len, ItemKind::Data { extent: Some(extent), origin: guest });
             }
@@ -212,6 +213,7 @@ impl<'a> Plan<'a> {
                 }
             }
             Status::Data(extent) if offload(part, &extent) => push(guest, len, ItemKind::Offload(extent)),
+            Status::Unknown => push(guest, len, ItemKind::Data { extent: None, origin: guest }),
             Status::Data(extent) => {
                 // Reads start where the extent starts and every 2 MiB from there: zeros are looked for in each by itself.
                 let (mut at, end) = (guest, guest + len);
@@ -232,7 +234,7 @@ impl<'a> Plan<'a> {
         {
             return Ok(known);
         }
-        let mut len = self.source.size() - guest;
+        let mut len = (self.source.size() - guest).min(ASK);
         let found = loop {
             match self.source.map(guest, len) {
                 Ok(found) => break found,
@@ -243,7 +245,7 @@ impl<'a> Plan<'a> {
                     }
                     self.warnings
                         .push(format!("error while reading block status at offset {guest}: {}", error.errno_text()));
-                    break self.unknown(guest);
+                    break Found { part: self.source.part_at(guest), len: SECTOR, status: Status::Unknown };
                 }
                 Err(error) => {
                     return Err(error)
@@ -254,16 +256,6 @@ impl<'a> Plan<'a> {
         let known = Known { start: guest, end: guest + found.len, found };
         self.known = Some(known);
         Ok(known)
-    }
-
-    /// One sector of which nothing is known.
-    fn unknown(&self, guest: u64) -> Found {
-        let extent = crate::image::Extent { guest, len: SECTOR, kind: ExtentKind::Unallocated };
-        Found {
-            part: self.source.part_at(guest),
-            len: SECTOR,
-            status: Status::Data(ChainExtent { depth: usize::MAX, extent }),
-        }
     }
 }
 

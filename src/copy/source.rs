@@ -29,6 +29,8 @@ pub struct Source<'a> {
 pub enum Status {
     /// Bytes to read out of this extent; its offsets are relative to the part.
     Data(ChainExtent),
+    /// Bytes to read, in an extent that could not be found out.
+    Unknown,
     /// Zeros.
     Zero,
     /// What the backing file of the target has already.
@@ -71,7 +73,7 @@ impl<'a> Source<'a> {
     }
 
     /// Index of the part that holds `guest`, which must lie below the size.
-    fn part_at(&self, guest: u64) -> usize {
+    pub fn part_at(&self, guest: u64) -> usize {
         // Empty parts share their start with the one behind them: the last that starts early enough is the right one.
         self.parts.partition_point(|part| part.start <= guest) - 1
     }
