@@ -52,8 +52,7 @@ pub struct Span {
 impl Offload {
     /// For a target whose data lies in `target`.
     pub fn new(mode: OffloadMode, target: &Arc<dyn Storage>) -> Self {
-        let clones =
-            target.fd().is_some_and(|fd| matches!(file_system(fd), FileSystem::Xfs | FileSystem::Btrfs));
+        let clones = target.fd().is_some_and(|fd| matches!(file_system(fd), FileSystem::Xfs | FileSystem::Btrfs));
         let mode = if mode == OffloadMode::Clone && !clones { OffloadMode::Never } else { mode };
         Offload { mode: AtomicU8::new(mode as u8), target: Arc::clone(target), clones }
     }
@@ -77,9 +76,7 @@ impl Offload {
             OffloadMode::Never => false,
             OffloadMode::Copy => true,
             // Clones need source and target to agree about where blocks start.
-            OffloadMode::Clone => {
-                host % BLOCK == (start + found.extent.guest) % BLOCK && found.extent.len >= 2 * BLOCK
-            }
+            OffloadMode::Clone => host % BLOCK == (start + found.extent.guest) % BLOCK && found.extent.len >= 2 * BLOCK,
         }
     }
 

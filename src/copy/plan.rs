@@ -197,10 +197,8 @@ impl<'a> Plan<'a> {
         match known.found.status {
             Status::Inherited => push(guest, len, ItemKind::Keep),
             Status::Zero if self.rules.zeros_are_data => {
-                let extent = ChainExtent {
-                    depth: 0,
-                    extent: Extent { guest, len, kind: ExtentKind::Zero { host: None } },
-                };
+                let extent =
+                    ChainExtent { depth: 0, extent: Extent { guest, len, kind: ExtentKind::Zero { host: None } } };
                 push(guest, len, ItemKind::Data { extent: Some(extent), origin: guest });
             }
             Status::Zero => {
@@ -248,8 +246,7 @@ impl<'a> Plan<'a> {
                     break Found { part: self.source.part_at(guest), len: SECTOR, status: Status::Unknown };
                 }
                 Err(error) => {
-                    return Err(error)
-                        .context(|| format!("error while reading block status at offset {guest}"));
+                    return Err(error).context(|| format!("error while reading block status at offset {guest}"));
                 }
             }
         };

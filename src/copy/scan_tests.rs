@@ -15,7 +15,14 @@ fn one_byte_anywhere_is_found() {
 
 #[test]
 fn units_follow_the_option() {
-    let cases = [(4096, 1, 4096), (4096, 4096, 4096), (512, 1, 512), (512, 4096, 4096), (12288, 1, 8192), (1 << 20, 512, 1 << 20)];
+    let cases = [
+        (4096, 1, 4096),
+        (4096, 4096, 4096),
+        (512, 1, 512),
+        (512, 4096, 4096),
+        (12288, 1, 8192),
+        (1 << 20, 512, 1 << 20),
+    ];
     for (min, alignment, unit) in cases {
         assert_eq!(SparseRule::new(min, alignment), SparseRule { unit, min });
     }

@@ -204,11 +204,8 @@ impl<'s, 'a> Worker<'s, 'a> {
     fn perform(&mut self, task: &Task) -> Result<()> {
         let start = task.start();
         // Where the source ends inside a granule of a larger target, the rest of the granule stays.
-        let granule = if self.packer.is_some() {
-            self.shared.layer.limits().cluster
-        } else {
-            self.shared.layer.limits().granule
-        };
+        let granule =
+            if self.packer.is_some() { self.shared.layer.limits().cluster } else { self.shared.layer.limits().granule };
         let end = align_up(task.end(), granule).unwrap_or(u64::MAX).min(self.shared.layer.size()).max(task.end());
         if task.is_buffered() || end - start <= WINDOW {
             // Windows are 2 MiB, or one cluster.
@@ -254,8 +251,12 @@ impl<'s, 'a> Worker<'s, 'a> {
                         // Only whole clusters can be left out.
                         Some(rule) if self.packer.is_some() => {
                             let cluster = shared.layer.limits().cluster;
-                            SparseRule { unit: cluster, min: rule.min.min(cluster) }
-                                .split(item.guest, bytes, zero, &mut self.edits);
+                            SparseRule { unit: cluster, min: rule.min.min(cluster) }.split(
+                                item.guest,
+                                bytes,
+                                zero,
+                                &mut self.edits,
+                            );
                         }
                         Some(rule) => rule.split(item.guest, bytes, zero, &mut self.edits),
                         None => push(EditKind::Data),
