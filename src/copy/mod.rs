@@ -16,6 +16,8 @@ pub mod plan;
 pub mod rate;
 pub mod scan;
 pub mod source;
+#[cfg(test)]
+mod testing;
 pub mod turn;
 mod worker;
 

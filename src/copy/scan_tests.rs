@@ -30,7 +30,7 @@ fn units_follow_the_option() {
 
 /// Splits a disk given as one character per 512 bytes.
 fn split(rule: SparseRule, guest: u64, picture: &str) -> String {
-    let bytes: Vec<u8> = picture.bytes().flat_map(|c| [u8::from(c == 'x'); 512]).collect();
+    let bytes: Vec<u8> = picture.bytes().flat_map(|c| [u8::from(c == b'x'); 512]).collect();
     let mut edits = Vec::new();
     rule.split(guest * 512, &bytes, EditKind::Zero, &mut edits);
     let mut text = String::new();
