@@ -8,6 +8,7 @@ mod open;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 use std::fs::File;
 use std::io;
@@ -21,7 +22,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use direct::Direct;
 
-pub use create::{Creation, NewFile, Preallocation, UnfinishedFile};
+pub use create::{Creation, NewFile, Preallocation};
+pub use unfinished::{UnfinishedFile, remove_unfinished};
 
 /// Which kind of file a name must lead to, and what `info` calls it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
