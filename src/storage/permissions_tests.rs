@@ -68,9 +68,14 @@ impl Drop for Holder {
     }
 }
 
+/// A tool of the reference.
+fn reference() -> Command {
+    Command::new(std::env::var_os("QEMU_IMG_REFERENCE").unwrap_or_else(|| "/usr/bin/qemu-img".into()))
+}
+
 fn image(dir: &tempfile::TempDir) -> Option<String> {
     let name = dir.path().join("image").to_str()?.to_owned();
-    match Command::new("/usr/bin/qemu-img").args(["create", "-q", "-f", "qcow2", &name, "1M"]).status() {
+    match reference().args(["create", "-q", "-f", "qcow2", &name, "1M"]).status() {
         Ok(status) if status.success() => Some(name),
         other => {
             println!("skipped: qemu-img: {other:?}");
@@ -104,8 +109,8 @@ fn keeps_the_reference_out_of_images_in_use() {
     let Some(name) = image(&dir) else { return };
     let storage = FileStorage::open(&name, OpenMode::WRITE, CacheMode::WRITEBACK).unwrap();
     storage.lock(Permissions::for_file(FileRole::Metadata, true, false, false)).unwrap();
-    let reference = |args: &[&str]| {
-        let output = Command::new("/usr/bin/qemu-img").args(args).arg(&name).output().unwrap();
+    let run = |args: &[&str]| {
+        let output = reference().args(args).arg(&name).output().unwrap();
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let hint = format!("Is another process using the image [{name}]?");
@@ -114,10 +119,10 @@ fn keeps_the_reference_out_of_images_in_use() {
         (&["snapshot", "-l"][..], "Failed to get shared \"write\" lock"),
         (&["info"][..], "Failed to get shared \"write\" lock"),
     ] {
-        let text = reference(args);
+        let text = run(args);
         assert!(text.contains(message) && text.contains(&hint), "{args:?}: {text}");
     }
-    assert_eq!(reference(&["info", "-U"]), "");
+    assert_eq!(run(&["info", "-U"]), "");
     storage.lock(Permissions::NONE).unwrap();
-    assert_eq!(reference(&["snapshot", "-c", "x"]), "");
+    assert_eq!(run(&["snapshot", "-c", "x"]), "");
 }

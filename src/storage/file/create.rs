@@ -84,14 +84,14 @@ impl FileStorage {
         let (file, created) = open_new(name).context(|| format!("Could not create '{name}'"))?;
         if created {
             guard.before = Before::Nothing;
-            guard.arm(&file);
+            guard.arm(&file.metadata()?);
         } else if !Path::new(name).is_symlink() {
             // It may have appeared a moment ago; then it is somebody else's.
             guard.before = Before::File;
         }
         let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
         storage.lock(Permissions::CREATE)?;
-        guard.arm(&storage.file);
+        guard.arm(&storage.file.metadata()?);
         storage.file.set_len(0).context(|| "Could not resize file")?;
         if new.nocow {
             // Whether it worked is not our caller's business: the file is just as good without.

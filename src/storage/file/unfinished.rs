@@ -1,6 +1,6 @@
 //! What happens to a target when the run that makes it does not get to its end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -92,28 +92,24 @@ impl UnfinishedFile {
 
     /// From now on the file counts as being made: what `path` leads to now is what will be removed.
     pub fn armed(mut self) -> Self {
-        if let Ok(file) = File::open(&self.path) {
-            self.arm(&file);
+        if let Ok(info) = std::fs::metadata(&self.path) {
+            self.arm(&info);
         }
         self
     }
 
-    pub(super) fn arm(&mut self, file: &File) {
-        if self.id.is_some() {
+    /// From now on the file with this inode counts as being made.
+    pub(super) fn arm(&mut self, info: &Metadata) {
+        if self.id.is_some() || !info.is_file() {
             return;
         }
-        match file.metadata() {
-            Ok(info) if info.is_file() => {
-                // The file itself behind any links, wherever the working directory is later.
-                let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-                let mut register = register();
-                register.last_id += 1;
-                let id = register.last_id;
-                register.entries.push(Entry { id, path, before: self.before, identity: (info.dev(), info.ino()) });
-                self.id = Some(id);
-            }
-            _ => {}
-        }
+        // The file itself behind any links, wherever the working directory is later.
+        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut register = register();
+        register.last_id += 1;
+        let id = register.last_id;
+        register.entries.push(Entry { id, path, before: self.before, identity: (info.dev(), info.ino()) });
+        self.id = Some(id);
     }
 
     /// Takes the entry out of the register.
