@@ -135,6 +135,13 @@ impl Error {
         self.0.notices.iter().any(|notice| notice.starts_with(MARKING))
     }
 
+    /// Adds a line to be printed as it is before the message.
+    #[must_use]
+    pub fn notice(mut self, text: impl Into<String>) -> Self {
+        self.0.notices.push(text.into());
+        self
+    }
+
     /// Lines to be printed as they are before the message.
     pub fn notices(&self) -> &[String] {
         &self.0.notices

@@ -2,7 +2,10 @@
 
 use super::Command;
 use crate::cli::args::{Args, flag, operands, value};
-use crate::error::{Error, Result};
+use crate::cli::output::print;
+use crate::cli::snapshot_table;
+use crate::error::{Context, Error, Result};
+use crate::image::{ImageSpec, OpenContext, OpenFlags, Snapshots, not_supported, open_chain};
 
 /// The command.
 pub static COMMAND: Command = Command {
@@ -46,7 +49,79 @@ fn define(command: clap::Command) -> clap::Command {
         .arg(operands("FILENAME", "The image"))
 }
 
-fn run(args: &Args) -> Result<i32> {
-    args.one_image()?;
-    Err(Error::unsupported("snapshot is not implemented yet"))
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Operation {
+    List,
+    Apply(String),
+    Create(String),
+    Delete(String),
 }
+
+fn run(args: &Args) -> Result<i32> {
+    let operation = operation(args)?;
+    let filename = args.one_image()?;
+    if args.flag("image-opts") && args.given("format") {
+        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
+    }
+    if args.flag("image-opts") || args.given("object") {
+        return Err(Error::unsupported("--image-opts and --object are not supported yet"));
+    }
+    let spec = ImageSpec::name(filename, args.text("format"));
+    let write = operation != Operation::List;
+    let flags = OpenFlags { write, share: args.flag("force-share"), ..OpenFlags::READ };
+    if write && flags.share {
+        let error = Error::invalid("force-share=on can only be used with read-only images");
+        return Err(error.context(format!("Could not open '{filename}'")));
+    }
+    let chain = open_chain(&spec, flags, &OpenContext::default())?;
+    perform(&operation, chain.top().layer.snapshots())?;
+    Ok(0)
+}
+
+fn operation(args: &Args) -> Result<Operation> {
+    let mut given = vec![Operation::List; usize::from(args.count("list"))];
+    for (id, make) in [
+        ("apply", Operation::Apply as fn(String) -> Operation),
+        ("create", Operation::Create),
+        ("delete", Operation::Delete),
+    ] {
+        given.extend(args.texts(id).into_iter().map(|name| make(name.to_owned())));
+    }
+    // Also twice the same one is refused, as in the reference.
+    match given.len() {
+        0 => Ok(Operation::List),
+        1 => Ok(given.swap_remove(0)),
+        _ => Err(args.usage("Cannot mix '-l', '-a', '-c', '-d'")),
+    }
+}
+
+/// Does it. `snapshots` is `None` in formats that have none.
+fn perform(operation: &Operation, snapshots: Option<&dyn Snapshots>) -> Result<()> {
+    match operation {
+        Operation::List => match snapshots {
+            Some(snapshots) => print(&snapshot_table(&snapshots.list()?)),
+            None => Ok(()),
+        },
+        Operation::Create(name) => {
+            let result = snapshots.map_or_else(|| Err(not_supported()), |snapshots| snapshots.create(name));
+            result.context(|| format!("Could not create snapshot '{name}'"))
+        }
+        Operation::Apply(name) => {
+            let result = match snapshots {
+                Some(snapshots) => snapshots.apply(name).context(|| "Failed to load snapshot"),
+                None => Err(Error::unsupported("Block driver does not support snapshots")),
+            };
+            result.context(|| format!("Could not apply snapshot '{name}'"))
+        }
+        Operation::Delete(name) => {
+            let missing = || Err(Error::not_found("snapshot not found"));
+            let result = snapshots.map_or_else(missing, |snapshots| snapshots.delete(name));
+            result.context(|| format!("Could not delete snapshot '{name}'"))
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

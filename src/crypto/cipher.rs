@@ -4,6 +4,8 @@
 use cipher::array::Array;
 use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit};
 
+use crate::error::{Error, Result};
+
 /// A keyed block cipher. Works on runs of independent blocks.
 pub(super) trait BlockCipher: Send + Sync {
     /// Encrypts every block of `data` by itself; `data` is whole blocks.
@@ -78,11 +80,10 @@ impl CipherAlg {
         CIPHERS.iter().find(|row| row.0 == self).expect("every cipher has a row")
     }
 
-    /// The cipher that `-o cipher-alg=` names: `None` for a name the option does not know, the name itself for one it
-    /// knows although there is no such cipher.
-    pub(super) fn from_option(name: &str) -> Option<Result<Self, String>> {
+    /// The cipher that `-o cipher-alg=` names. `None` for a name the option does not know.
+    pub fn from_option(name: &str) -> Option<Result<Self>> {
         if NOT_IMPLEMENTED.contains(&name) {
-            return Some(Err(name.to_owned()));
+            return Some(Err(Error::unsupported(format!("Algorithm '{name}' not supported"))));
         }
         CIPHERS.iter().find(|row| row.1 == name).map(|row| Ok(row.0))
     }

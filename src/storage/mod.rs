@@ -19,9 +19,7 @@ use crate::error::Result;
 
 pub use aligned::{AlignedBuf, BufferPool, PooledBuf, zeros};
 pub use cache::CacheMode;
-pub use file::{
-    Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated, remove_unfinished,
-};
+pub use file::{Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated};
 pub use mem::MemStorage;
 pub use permissions::{FileRole, Permissions};
 
@@ -89,9 +87,8 @@ pub trait Storage: Send + Sync + Debug {
     /// See [`Limits`].
     fn limits(&self) -> Limits;
 
-    /// The descriptor behind this storage, for copying ranges inside the kernel, page cache advice, and `st_blocks`.
-    /// `None` where there is none. What is done with it goes past the cache mode: with `writethrough`, changes made this
-    /// way are stable only after [`Storage::flush`], and the page cache is used whatever the mode says.
+    /// The descriptor behind this storage, for copying ranges inside the kernel, and `st_blocks`. `None` where there is
+    /// none.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -98,6 +98,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes tables that are in use and differ from what is on disk only in flags that may be wrong for a while.
+    pub fn write_flags(&mut self, offset: HostOffset, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(bytes, offset.0)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
     /// Notes that payload was written that tables in memory now refer to.
     pub fn payload_written(&mut self) {
         self.unflushed = true;
@@ -235,10 +242,25 @@ impl Meta {
 
     /// Protects the tables in use from being handed out as free clusters.
     fn protect_tables(&mut self) {
-        let Meta { header, l1, writer: Some(writer), .. } = self else { return };
-        let geometry = writer.geometry;
+        self.protect_active();
+        let Meta { header, snapshots, writer: Some(writer), .. } = self else { return };
         let refcounts = &mut writer.refcounts;
-        let cluster = geometry.cluster_size();
+        for snapshot in &snapshots.entries {
+            let len = u64::from(snapshot.l1_size) * 8;
+            refcounts.protect(HostOffset(snapshot.l1_offset), len, MetadataKind::InactiveL1);
+        }
+        refcounts.protect(HostOffset(header.snapshots_offset), snapshots.bytes, MetadataKind::SnapshotTable);
+        if let Some(bitmaps) = header.bitmaps {
+            let offset = HostOffset(bitmaps.directory_offset);
+            refcounts.protect(offset, bitmaps.directory_size, MetadataKind::BitmapDirectory);
+        }
+    }
+
+    /// Protects the active L1 table and its L2 tables.
+    pub fn protect_active(&mut self) {
+        let Meta { header, l1, writer: Some(writer), .. } = self else { return };
+        let cluster = writer.geometry.cluster_size();
+        let refcounts = &mut writer.refcounts;
         for table in l1.entries().iter().filter_map(|entry| entry.table()) {
             // A table in the place of other metadata must not be protected as a table: writing it has to fail.
             if refcounts.overlap(table, cluster).is_none() {
@@ -246,14 +268,19 @@ impl Meta {
             }
         }
         refcounts.protect(HostOffset(header.l1_offset), u64::from(header.l1_size) * 8, MetadataKind::ActiveL1);
-        if header.nb_snapshots > 0 {
-            // How long the table is only its entries tell; its first cluster is what matters most.
-            refcounts.protect(HostOffset(header.snapshots_offset), cluster, MetadataKind::SnapshotTable);
+    }
+
+    /// Takes back [`Meta::protect_active`], before another L1 table becomes the active one.
+    pub fn unprotect_active(&mut self) {
+        let Meta { header, l1, writer: Some(writer), .. } = self else { return };
+        let cluster = writer.geometry.cluster_size();
+        let refcounts = &mut writer.refcounts;
+        for table in l1.entries().iter().filter_map(|entry| entry.table()) {
+            if refcounts.overlap(table, cluster) == Some(MetadataKind::ActiveL2) {
+                refcounts.unprotect(table);
+            }
         }
-        if let Some(bitmaps) = header.bitmaps {
-            let offset = HostOffset(bitmaps.directory_offset);
-            refcounts.protect(offset, bitmaps.directory_size, MetadataKind::BitmapDirectory);
-        }
+        refcounts.unprotect(HostOffset(header.l1_offset));
     }
 
     /// Autoclear bits that this program does not know go away before the first write.

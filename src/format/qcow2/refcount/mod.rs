@@ -197,6 +197,23 @@ impl Refcounts {
         self.add(run, 1)
     }
 
+    /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error
+    /// nothing is changed.
+    pub fn increase_used(&mut self, run: Run) -> Result<()> {
+        let order = self.geometry.refcount_order;
+        for (index, range) in self.pieces(run) {
+            let first = self.first_cluster(index);
+            let unused = match self.block(index)? {
+                Some(block) => width::find(&block.data, order, range, false),
+                None => Some(range.start),
+            };
+            if let Some(at) = unused {
+                return Err(bad_count(-1, (first + at as u64) << self.geometry.cluster_bits));
+            }
+        }
+        self.add(run, 1)
+    }
+
     /// Takes one from the refcounts of a run and tells which clusters are free now. On an error nothing is changed.
     ///
     /// Only for clusters that no table on disk mentions any more; see [`super::txn`].

@@ -3,11 +3,16 @@
 //! A snapshot is a copy of the L1 table. Everything reachable from it carries one reference more, so that a later write
 //! to the disk goes elsewhere. Specification: "Snapshots".
 
+mod change;
+mod refs;
 mod table;
+
+use std::sync::atomic::Ordering;
 
 use super::Qcow2;
 use crate::error::{Error, Result};
-use crate::image::{SnapshotInfo, Snapshots};
+use crate::image::{Layer, SnapshotInfo, Snapshots};
+use crate::units::{SECTOR, align_down};
 
 pub use table::SnapshotTable;
 
@@ -18,19 +23,30 @@ impl Snapshots for Qcow2 {
         Ok(meta.snapshots.entries.iter().map(|snapshot| snapshot.info(disk_size)).collect())
     }
 
-    fn create(&self, _name: &str) -> Result<()> {
-        Err(Error::unsupported("Taking snapshots is not implemented yet"))
+    fn create(&self, name: &str) -> Result<()> {
+        self.create_snapshot(name)
     }
 
-    fn apply(&self, _name_or_id: &str) -> Result<()> {
-        Err(Error::unsupported("Applying snapshots is not implemented yet"))
+    fn apply(&self, name_or_id: &str) -> Result<()> {
+        self.apply_snapshot(name_or_id)
     }
 
-    fn delete(&self, _name: &str) -> Result<()> {
-        Err(Error::unsupported("Deleting snapshots is not implemented yet"))
+    fn delete(&self, name: &str) -> Result<()> {
+        self.delete_snapshot(name)
     }
 
-    fn view(&self, _id: Option<&str>, _name: Option<&str>) -> Result<()> {
-        Err(Error::unsupported("Reading snapshots is not implemented yet"))
+    fn view(&self, id: Option<&str>, name: Option<&str>) -> Result<()> {
+        let mut meta = self.meta();
+        let found = meta.snapshots.find(id, name).ok_or_else(|| Error::not_found("Can't find snapshot"))?;
+        let snapshot = meta.snapshots.entries[found].clone();
+        let l1 = change::read_l1(&*self.file, &snapshot, self.geometry)?;
+        // The disk keeps its present size, as in the reference, unless that would hide a part of the snapshot. A size
+        // beyond what the L1 table reaches is wrong.
+        let reach = self.geometry.l2_span().saturating_mul(l1.len() as u64);
+        let size = align_down(snapshot.disk_size.unwrap_or(0).min(reach), SECTOR).max(self.size());
+        meta.l1 = l1;
+        meta.l2.clear();
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 }

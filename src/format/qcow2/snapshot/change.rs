@@ -1,0 +1,327 @@
+//! Taking, applying and deleting snapshots, each in an order in which every moment leaves a valid image: references are
+//! counted and new tables written before the header leads to them; what the header no longer leads to is given up last.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::refs::{References, Tables};
+use super::table::{NAME_MAX, Snapshot, SnapshotTable};
+use crate::error::{Error, Result};
+use crate::format::qcow2::entry::L1Entry;
+use crate::format::qcow2::geometry::{Geometry, HostOffset};
+use crate::format::qcow2::header::{Header, L1_BYTES_MAX, SNAPSHOTS_MAX, check_table};
+use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::tables::L1Table;
+use crate::format::qcow2::{Meta, Qcow2};
+use crate::image::not_supported;
+use crate::storage::Storage;
+use crate::text;
+use crate::units::SECTOR;
+
+impl Qcow2 {
+    /// Takes a snapshot of the present state.
+    pub(super) fn create_snapshot(&self, name: &str) -> Result<()> {
+        self.change(|change| change.create(name))
+    }
+
+    /// Makes the state of a snapshot the present one.
+    pub(super) fn apply_snapshot(&self, name_or_id: &str) -> Result<()> {
+        self.change(|change| change.apply(name_or_id))
+    }
+
+    /// Deletes a snapshot.
+    pub(super) fn delete_snapshot(&self, name: &str) -> Result<()> {
+        self.change(|change| change.delete(name))
+    }
+
+    fn change(&self, operation: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<()> {
+        let mut meta = self.meta();
+        meta.writer()?;
+        meta.flush()?;
+        // From here on tables are read and written past the cache.
+        meta.l2.clear();
+        let references = References { meta: &mut meta, file: &self.file, geometry: self.geometry };
+        let result = operation(&mut Change { references, image: self });
+        meta.l2.clear();
+        meta.guard(result)
+    }
+}
+
+/// One operation on the snapshots of an image whose tables are all on disk.
+struct Change<'a> {
+    references: References<'a>,
+    image: &'a Qcow2,
+}
+
+impl Change<'_> {
+    fn meta(&mut self) -> &mut Meta {
+        self.references.meta
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.references.geometry
+    }
+
+    fn create(&mut self, name: &str) -> Result<()> {
+        let geometry = self.geometry();
+        let meta = self.meta();
+        if meta.header.has_data_file() {
+            return Err(not_supported());
+        }
+        if u64::from(meta.header.nb_snapshots) >= SNAPSHOTS_MAX {
+            return Err(Error::os(libc::EFBIG));
+        }
+        let mut snapshots = meta.snapshots.clone();
+        let mut new = new_snapshot(name, &meta.header);
+        new.id = snapshots.new_id()?;
+        let tables = Tables::of(meta.l1.entries(), geometry)?;
+        // Flags are not looked at in the tables of snapshots; none is the value that is never wrong.
+        let l1: Vec<_> = meta.l1.entries().iter().map(|entry| entry.with_copied(false)).collect();
+        let l1 = L1Table::from_entries(l1);
+        let l1_place = self.write_new(&l1.to_bytes(0..l1.len()))?;
+        new.l1_offset = offset_of(l1_place, geometry);
+        snapshots.entries.push(new);
+        let table_place = match self.write_snapshots(&mut snapshots) {
+            Ok(place) => place,
+            Err(error) => return Err(self.give_back(&[l1_place], error)),
+        };
+        if let Err(error) = self.share(&tables) {
+            return Err(self.give_back(&[l1_place, table_place], error));
+        }
+        self.protect(l1_place, MetadataKind::InactiveL1)?;
+        self.publish(snapshots, table_place)
+    }
+
+    /// Adds a reference to everything in the active `tables`, and brings that and the flags that follow to the disk.
+    fn share(&mut self, tables: &Tables) -> Result<()> {
+        self.references.add(tables)?;
+        let shared = self.clear_active(tables);
+        if shared.is_err() {
+            // What can be undone is; the first error is the one to report.
+            let _ = self.references.take_back(tables);
+            let _ = self.references.renew_copied();
+            let _ = self.meta().commit();
+        }
+        shared
+    }
+
+    fn clear_active(&mut self, tables: &Tables) -> Result<()> {
+        self.references.clear_copied(tables)?;
+        let l1 = &mut self.meta().l1;
+        for index in 0..l1.len() as u64 {
+            let entry = l1.get(index);
+            if entry.copied() {
+                l1.set(index, entry.with_copied(false));
+            }
+        }
+        self.meta().commit()
+    }
+
+    fn apply(&mut self, name_or_id: &str) -> Result<()> {
+        let geometry = self.geometry();
+        let meta = self.meta();
+        if meta.header.has_data_file() {
+            return Err(not_supported());
+        }
+        let found = meta.snapshots.find_id_or_name(name_or_id).ok_or_else(|| Error::os(libc::ENOENT))?;
+        let snapshot = meta.snapshots.entries[found].clone();
+        let current = meta.header.guest_size();
+        let size = snapshot.disk_size.unwrap_or(current);
+        check_resize(&meta.header, size)?;
+        let mut l1 = read_l1(&*self.image.file, &snapshot, geometry).map_err(announce)?.entries().to_vec();
+        let entries = new_l1_len(&snapshot, size, geometry)?;
+        l1.iter_mut().for_each(|entry| *entry = entry.with_copied(false));
+        l1.resize(entries, L1Entry::default());
+        let theirs = Tables::of(&l1, geometry)?;
+        let ours = Tables::of(self.meta().l1.entries(), geometry)?;
+        let (gone, added) = ours.differences(&theirs);
+        let l1 = L1Table::from_entries(l1);
+        let place = self.write_new(&l1.to_bytes(0..l1.len()))?;
+        if let Err(error) = self.borrow(&added) {
+            return Err(self.give_back(&[place], error));
+        }
+        let old = self.switch(&snapshot, l1, place, size)?;
+        self.meta().writer()?.free(old, true);
+        self.references.give_up(&gone)?;
+        self.meta().flush()
+    }
+
+    /// Adds a reference to everything in `tables`, which so far only snapshots refer to, and brings that to the disk.
+    fn borrow(&mut self, tables: &Tables) -> Result<()> {
+        self.references.add(tables)?;
+        let borrowed = self.references.clear_copied(tables).and_then(|()| self.meta().commit());
+        if borrowed.is_err() {
+            let _ = self.references.take_back(tables);
+            let _ = self.meta().commit();
+        }
+        borrowed
+    }
+
+    /// Makes `l1` at `place` the active L1 table, and returns where the former one is.
+    fn switch(&mut self, snapshot: &Snapshot, mut l1: L1Table, place: Run, size: u64) -> Result<Run> {
+        let geometry = self.geometry();
+        let image = self.image;
+        let meta = self.meta();
+        let old = Run::of_bytes(geometry, HostOffset(meta.header.l1_offset), u64::from(meta.header.l1_size) * 8);
+        l1.set_clean();
+        meta.unprotect_active();
+        meta.header.l1_offset = offset_of(place, geometry);
+        meta.header.l1_size = l1.len() as u32;
+        if snapshot.disk_size.is_some() {
+            meta.header.size = size;
+        }
+        meta.l1 = l1;
+        image.size.store(meta.header.guest_size(), Ordering::Release);
+        meta.protect_active();
+        meta.writer()?.header_changed();
+        meta.commit()?;
+        Ok(old)
+    }
+
+    fn delete(&mut self, name: &str) -> Result<()> {
+        let geometry = self.geometry();
+        let mut snapshots = self.meta().snapshots.clone();
+        let Some(found) = snapshots.find(None, Some(name)) else {
+            return Err(Error::not_found("snapshot not found"));
+        };
+        let snapshot = snapshots.entries.remove(found);
+        let l1 = read_l1(&*self.image.file, &snapshot, geometry)?;
+        let tables = Tables::of(l1.entries(), geometry)?;
+        let table_place = self.write_snapshots(&mut snapshots)?;
+        self.publish(snapshots, table_place)?;
+        let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
+        let writer = self.meta().writer()?;
+        writer.refcounts.unprotect(HostOffset(snapshot.l1_offset));
+        writer.free(l1_place, true);
+        self.references.give_up(&tables)?;
+        self.references.renew_copied()?;
+        self.meta().flush()
+    }
+
+    /// Writes a snapshot table to a new place; nothing refers to it yet.
+    fn write_snapshots(&mut self, snapshots: &mut SnapshotTable) -> Result<Run> {
+        let size = self.meta().header.guest_size();
+        let bytes = snapshots.to_bytes(size)?;
+        snapshots.bytes = bytes.len() as u64;
+        self.write_new(&bytes)
+    }
+
+    /// Makes `snapshots`, which lie at `place`, the snapshots of the image, and gives up the former table.
+    fn publish(&mut self, snapshots: SnapshotTable, place: Run) -> Result<()> {
+        let geometry = self.geometry();
+        let meta = self.meta();
+        let old = HostOffset(meta.header.snapshots_offset);
+        let old_place = Run::of_bytes(geometry, old, meta.snapshots.bytes);
+        // As many as were counted when the table was made.
+        meta.header.nb_snapshots = snapshots.entries.len() as u32;
+        meta.header.snapshots_offset = offset_of(place, geometry);
+        meta.snapshots = snapshots;
+        let writer = meta.writer()?;
+        if old_place.clusters > 0 {
+            writer.refcounts.unprotect(old);
+            writer.free(old_place, true);
+        }
+        writer.header_changed();
+        self.protect(place, MetadataKind::SnapshotTable)?;
+        self.meta().flush()
+    }
+
+    /// Writes metadata to free clusters; nothing refers to it yet.
+    fn write_new(&mut self, bytes: &[u8]) -> Result<Run> {
+        let geometry = self.geometry();
+        let clusters = geometry.clusters(bytes.len() as u64);
+        if clusters == 0 {
+            return Ok(Run { first: 0, clusters: 0 });
+        }
+        let writer = self.meta().writer()?;
+        let offset = writer.refcounts.allocate(clusters)?.offset;
+        let place = Run { first: offset.0 >> geometry.cluster_bits, clusters };
+        match writer.write_new(offset, bytes) {
+            Ok(()) => Ok(place),
+            Err(error) => Err(self.give_back(&[place], error)),
+        }
+    }
+
+    /// Gives back new places after an error, which it returns.
+    fn give_back(&mut self, places: &[Run], error: Error) -> Error {
+        for place in places {
+            // They are leaks if that fails; the first error is the one to report.
+            let _ = self.meta().writer().and_then(|writer| writer.give_back(*place));
+        }
+        let _ = self.meta().commit();
+        error
+    }
+
+    fn protect(&mut self, place: Run, kind: MetadataKind) -> Result<()> {
+        let bits = self.geometry().cluster_bits;
+        let writer = self.meta().writer()?;
+        writer.refcounts.protect(HostOffset(place.first << bits), place.clusters << bits, kind);
+        Ok(())
+    }
+}
+
+/// A snapshot of an image with this header, taken now, without an ID or an L1 table.
+fn new_snapshot(name: &str, header: &Header) -> Snapshot {
+    let mut name = text::to_bytes(name);
+    name.truncate(NAME_MAX);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Snapshot {
+        l1_offset: 0,
+        l1_size: header.l1_size,
+        id: Vec::new(),
+        name,
+        // The field has 32 bits, which last until 2106.
+        date_sec: now.as_secs() as u32,
+        date_nsec: now.subsec_nanos(),
+        vm_clock_nsec: 0,
+        vm_state_size: 0,
+        disk_size: Some(header.guest_size()),
+        icount: Some(0),
+        unknown_extra: Vec::new(),
+    }
+}
+
+/// The L1 table of a snapshot. Fails where it cannot be right.
+pub(super) fn read_l1(file: &dyn Storage, snapshot: &Snapshot, geometry: Geometry) -> Result<L1Table> {
+    let bytes = u64::from(snapshot.l1_size) * 8;
+    check_table(geometry, "Snapshot L1 table", snapshot.l1_offset, bytes, L1_BYTES_MAX)?;
+    L1Table::read(file, snapshot.l1_offset, snapshot.l1_size)
+}
+
+/// An error whose message is announced beforehand, so that the system's text is what the operation fails with.
+fn announce(error: Error) -> Error {
+    Error::os(error.errno()).notice(format!("qemu-img: {error}"))
+}
+
+/// Whether the disk may get `size` bytes.
+fn check_resize(header: &Header, size: u64) -> Result<()> {
+    let refuse = |errno, text: &str| Err(Error::os(errno).notice(format!("qemu-img: {text}")));
+    if size == header.guest_size() {
+        return Ok(());
+    }
+    if i64::try_from(size).is_err() {
+        return refuse(libc::EINVAL, "Image size cannot be negative");
+    }
+    if !size.is_multiple_of(SECTOR) {
+        return refuse(libc::EINVAL, "The new size must be a multiple of 512");
+    }
+    if header.version < 3 {
+        return refuse(libc::ENOTSUP, "Can't resize a v2 image which has snapshots");
+    }
+    Ok(())
+}
+
+/// How many entries the L1 table needs that makes a snapshot the present state.
+fn new_l1_len(snapshot: &Snapshot, size: u64, geometry: Geometry) -> Result<usize> {
+    let entries = geometry.l1_entries(size).max(u64::from(snapshot.l1_size));
+    if entries > L1_BYTES_MAX / 8 {
+        let error = Error::os(libc::EFBIG);
+        let notice = format!("qemu-img: Failed to grow the L1 table: {error}");
+        return Err(error.notice(notice));
+    }
+    Ok(entries as usize)
+}
+
+fn offset_of(place: Run, geometry: Geometry) -> u64 {
+    place.first << geometry.cluster_bits
+}

@@ -1,0 +1,296 @@
+//! What L1 tables reach: counting references up and down, and keeping the flags that say "refcount is exactly one".
+//!
+//! All L2 tables are walked in the order in which they lie in the file, a piece of at most [`PIECE`] bytes at a time, and
+//! refcounts are changed by runs of clusters; so neither memory nor system calls grow with the number of clusters.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::Meta;
+use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
+use crate::format::qcow2::geometry::{Geometry, HostOffset};
+use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::txn::Writer;
+use crate::storage::Storage;
+use crate::units::MIB;
+
+/// How many bytes of neighbouring L2 tables are read at a time (at least one table).
+const PIECE: u64 = MIB;
+/// Runs of clusters that are given up before they are brought to the disk.
+const RUNS_MAX: usize = 256 << 10;
+/// In the first byte of an L1 or L2 entry: the refcount is exactly one.
+const COPIED: u8 = 0x80;
+
+/// L2 tables in the order of their offsets; one that several entries refer to is there several times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables(Vec<HostOffset>);
+
+impl Tables {
+    /// The tables that an L1 table refers to. Fails where an entry cannot be right.
+    pub fn of(l1: &[L1Entry], geometry: Geometry) -> Result<Self> {
+        let mut tables = Vec::new();
+        for (index, table) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.table()?))) {
+            if geometry.in_cluster(table.0) != 0 {
+                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index:#x})", table.0);
+                return Err(Error::fatal_corruption(text));
+            }
+            tables.push(table);
+        }
+        tables.sort_unstable();
+        Ok(Tables(tables))
+    }
+
+    /// What `self` has and `other` has not, and the other way round.
+    pub fn differences(&self, other: &Tables) -> (Tables, Tables) {
+        let (mut ours, mut theirs) = (Tables::default(), Tables::default());
+        let (mut left, mut right) = (&self.0[..], &other.0[..]);
+        loop {
+            match (left, right) {
+                ([a, left_rest @ ..], [b, right_rest @ ..]) if a == b => (left, right) = (left_rest, right_rest),
+                ([a, rest @ ..], [b, ..]) if a < b => {
+                    ours.0.push(*a);
+                    left = rest;
+                }
+                (_, [b, rest @ ..]) => {
+                    theirs.0.push(*b);
+                    right = rest;
+                }
+                (rest, []) => {
+                    ours.0.extend_from_slice(rest);
+                    return (ours, theirs);
+                }
+            }
+        }
+    }
+
+    /// Runs of neighbouring tables, as indices.
+    fn pieces(&self, cluster: u64) -> impl Iterator<Item = Range<usize>> {
+        let most = (PIECE / cluster).max(1) as usize;
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let tables = &self.0[start..];
+            let neighbours = tables.windows(2).take(most - 1).take_while(|pair| pair[0].0 + cluster == pair[1].0);
+            let len = neighbours.count() + 1;
+            let range = start..start + len;
+            start = range.end;
+            (!tables.is_empty()).then_some(range)
+        })
+    }
+}
+
+/// The tables of an image while its references change.
+pub struct References<'a> {
+    /// Refcounts and the order of writes.
+    pub meta: &'a mut Meta,
+    /// The image file.
+    pub file: &'a Arc<dyn Storage>,
+    /// Its layout.
+    pub geometry: Geometry,
+}
+
+impl References<'_> {
+    /// Adds one reference to each of `tables` and to every cluster they refer to. On an error nothing is changed, unless
+    /// taking back fails, too; then there are leaks.
+    pub fn add(&mut self, tables: &Tables) -> Result<()> {
+        let mut done = 0;
+        let geometry = self.geometry;
+        let mut runs = Vec::new();
+        let result = self.walk(tables, |writer, offset, bytes| {
+            check_place(writer, offset, geometry)?;
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            for (index, run) in runs.iter().enumerate() {
+                if let Err(error) = writer.refcounts.increase_used(*run) {
+                    runs[..index].iter().try_for_each(|run| writer.refcounts.decrease(*run, |_| ()))?;
+                    return Err(error);
+                }
+            }
+            done += 1;
+            Ok(false)
+        });
+        if result.is_err() {
+            // The first error is the one to report.
+            let _ = self.take_back(&Tables(tables.0[..done].to_vec()));
+        }
+        result.map_err(explain_overflow)
+    }
+
+    /// Undoes [`References::add`], when no table on disk relies on it yet.
+    pub fn take_back(&mut self, tables: &Tables) -> Result<()> {
+        let geometry = self.geometry;
+        let mut runs = Vec::new();
+        self.walk(tables, |writer, offset, bytes| {
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            runs.iter().try_for_each(|run| writer.refcounts.decrease(*run, |_| ()))?;
+            Ok(false)
+        })
+    }
+
+    /// Gives up one reference to each of `tables` and to every cluster they refer to. Nothing on disk may lead to them
+    /// any more. Space that becomes free goes back to the file system.
+    pub fn give_up(&mut self, tables: &Tables) -> Result<()> {
+        let geometry = self.geometry;
+        let cluster = geometry.cluster_size();
+        let mut buffer = Vec::new();
+        let (mut runs, mut pending) = (Vec::new(), 0);
+        for piece in tables.pieces(cluster) {
+            let tables = &tables.0[piece];
+            buffer.resize(tables.len() * cluster as usize, 0);
+            self.file.read_at(&mut buffer, tables[0].0)?;
+            for (offset, bytes) in tables.iter().zip(buffer.chunks_exact(cluster as usize)) {
+                collect_runs(geometry, *offset, bytes, &mut runs)?;
+                pending += runs.len();
+                let writer = self.meta.writer()?;
+                runs.iter().for_each(|run| writer.free(*run, true));
+            }
+            if pending >= RUNS_MAX {
+                self.meta.commit()?;
+                pending = 0;
+            }
+        }
+        self.meta.commit()
+    }
+
+    /// Says in `tables` that no cluster has a refcount of exactly one.
+    pub fn clear_copied(&mut self, tables: &Tables) -> Result<()> {
+        let step = self.geometry.l2_entry_size() as usize;
+        self.walk(tables, |_, _, bytes| {
+            let mut flags = 0;
+            for entry in bytes.chunks_exact_mut(step) {
+                flags |= entry[0];
+                entry[0] &= !COPIED;
+            }
+            Ok(flags & COPIED != 0)
+        })
+    }
+
+    /// Makes the flags right in the tables of the active L1 table and in that table itself, which still has to be
+    /// committed.
+    pub fn renew_copied(&mut self) -> Result<()> {
+        let geometry = self.geometry;
+        let tables = Tables::of(self.meta.l1.entries(), geometry)?;
+        self.walk(&tables, |writer, offset, bytes| {
+            check_place(writer, offset, geometry)?;
+            renew_table(writer, geometry, bytes)
+        })?;
+        for index in 0..self.meta.l1.len() as u64 {
+            let entry = self.meta.l1.get(index);
+            let Some(table) = entry.table() else { continue };
+            let copied = self.meta.writer()?.refcounts.get(table.0 >> geometry.cluster_bits)? == 1;
+            if copied != entry.copied() {
+                self.meta.l1.set(index, entry.with_copied(copied));
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows every table to `visit`, which says whether it changed it; what was changed is written.
+    fn walk(
+        &mut self,
+        tables: &Tables,
+        mut visit: impl FnMut(&mut Writer, HostOffset, &mut [u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let cluster = self.geometry.cluster_size();
+        let writer = self.meta.writer()?;
+        let mut buffer = Vec::new();
+        for piece in tables.pieces(cluster) {
+            let tables = &tables.0[piece];
+            buffer.resize(tables.len() * cluster as usize, 0);
+            self.file.read_at(&mut buffer, tables[0].0)?;
+            let mut changed: Option<Range<usize>> = None;
+            for (index, (offset, bytes)) in tables.iter().zip(buffer.chunks_exact_mut(cluster as usize)).enumerate() {
+                if visit(writer, *offset, bytes)? {
+                    let start = changed.map_or(index, |range| range.start);
+                    changed = Some(start..index + 1);
+                }
+            }
+            if let Some(range) = changed {
+                let bytes = &buffer[range.start * cluster as usize..range.end * cluster as usize];
+                writer.write_flags(tables[range.start], bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses tables in the place of other metadata, which would be destroyed by setting flags.
+fn check_place(writer: &Writer, table: HostOffset, geometry: Geometry) -> Result<()> {
+    match writer.refcounts.overlap(table, geometry.cluster_size()) {
+        None | Some(MetadataKind::ActiveL2) => Ok(()),
+        Some(kind) => {
+            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
+            Err(Error::fatal_corruption(text))
+        }
+    }
+}
+
+/// The clusters that a table and its entries use: its own first, then one run for every row of neighbours.
+fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &mut Vec<Run>) -> Result<()> {
+    let bits = geometry.cluster_bits;
+    runs.clear();
+    runs.push(Run { first: table.0 >> bits, clusters: 1 });
+    for (index, entry) in bytes.chunks_exact(geometry.l2_entry_size() as usize).enumerate() {
+        let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
+        let entry = L2Entry { raw, bitmap: 0 };
+        let run = match entry.mapping(geometry) {
+            Ok(Mapping::Unallocated | Mapping::Zero(None)) => continue,
+            Ok(Mapping::Normal(host) | Mapping::Zero(Some(host))) => Run { first: host.0 >> bits, clusters: 1 },
+            Ok(Mapping::Compressed(place)) => Run::of_bytes(geometry, place.offset, place.len),
+            Err(error) => {
+                let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
+                return Err(Error::fatal_corruption(text));
+            }
+        };
+        match runs.last_mut() {
+            Some(last) if last.end() == run.first => last.clusters += run.clusters,
+            _ => runs.push(run),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the flags of one table right; says whether it was changed.
+fn renew_table(writer: &mut Writer, geometry: Geometry, bytes: &mut [u8]) -> Result<bool> {
+    let step = geometry.l2_entry_size() as usize;
+    let mut changed = false;
+    let mut index = 0;
+    while index * step < bytes.len() {
+        let Some(first) = cluster_of(geometry, &bytes[index * step..])? else {
+            index += 1;
+            continue;
+        };
+        // Entries that follow each other on the host, too, share one look at the refcounts.
+        let rest = bytes[index * step..].chunks_exact(step);
+        let mut wanted = first;
+        let row = rest.take_while(|entry| {
+            let follows = matches!(cluster_of(geometry, entry), Ok(Some(cluster)) if cluster == wanted);
+            wanted += 1;
+            follows
+        });
+        let (count, len) = writer.refcounts.get_run(first, row.count() as u64)?;
+        for entry in bytes[index * step..].chunks_exact_mut(step).take(len as usize) {
+            let flag = if count == 1 { COPIED } else { 0 };
+            changed |= entry[0] & COPIED != flag;
+            entry[0] = entry[0] & !COPIED | flag;
+        }
+        index += len as usize;
+    }
+    Ok(changed)
+}
+
+/// The number of the host cluster of an entry to which the flag applies.
+fn cluster_of(geometry: Geometry, entry: &[u8]) -> Result<Option<u64>> {
+    let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
+    Ok(match (L2Entry { raw, bitmap: 0 }).mapping(geometry)? {
+        Mapping::Normal(host) | Mapping::Zero(Some(host)) => Some(host.0 >> geometry.cluster_bits),
+        Mapping::Unallocated | Mapping::Zero(None) | Mapping::Compressed(_) => None,
+    })
+}
+
+/// A refcount that is too narrow for one more reference is reported as the reference does, with the reason below.
+fn explain_overflow(error: Error) -> Error {
+    if error.errno() != libc::ERANGE {
+        return error;
+    }
+    Error::os(libc::EINVAL).hint(error.to_string())
+}
