@@ -1,1 +1,116 @@
 //! The data mover: it knows extents and threads, nothing of formats.
+//!
+//! [`run`] copies a [`Source`] into a target:
+//!
+//! 1. [`plan`] hands out windows of about 2 MiB from one cursor and asks for extents as it goes;
+//! 2. workers read, find zeros ([`scan`]), compress;
+//! 3. they take turns in guest order ([`turn`]) to place what they hold, so that the target's layout does not depend on how
+//!    many they are or who was faster;
+//! 4. payload is written in parallel, or copied by the kernel ([`offload`]), and published.
+//!
+//! The first error stops everybody. Each worker holds one window and, when compressing, as much again.
+
+pub mod offload;
+mod pack;
+pub mod plan;
+pub mod rate;
+pub mod scan;
+pub mod source;
+#[cfg(test)]
+mod testing;
+pub mod turn;
+mod worker;
+
+use crate::error::Result;
+use crate::image::Chain;
+
+pub use offload::OffloadMode;
+pub use source::{Found, Source, Status};
+
+/// Who watches a copy.
+pub trait Monitor: Sync {
+    /// So many bytes will be moved. Called once, before anything else, if [`Monitor::wants_total`].
+    fn total(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Whether [`Monitor::total`] is worth the time it takes to find out.
+    fn wants_total(&self) -> bool {
+        false
+    }
+
+    /// So many bytes more have been moved.
+    fn advance(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Something went wrong that does not end the copy.
+    fn warn(&self, text: &str) {
+        let _ = text;
+    }
+
+    /// The signal that asks this run to end, if one has come.
+    fn interrupted(&self) -> Option<i32> {
+        None
+    }
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwatched;
+
+impl Monitor for Unwatched {}
+
+/// What is known about the contents of a target before anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// It reads as zeros all over.
+    Zero,
+    /// It lies on a backing file; what the top layer of the source does not have is left as it is. From this guest
+    /// offset on, the end of that backing file, it reads as zeros.
+    Backed {
+        /// Length of the backing file in bytes.
+        zero_from: u64,
+    },
+    /// Anything.
+    Unknown,
+}
+
+/// How to copy.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyOptions {
+    /// Number of workers; at least 1.
+    pub workers: usize,
+    /// Clusters are placed in guest order, so that the result is the same on every run.
+    pub in_order: bool,
+    /// Zero runs of at least so many bytes are not written; 0 writes everything.
+    pub min_sparse: u64,
+    /// What is known about the target.
+    pub target: TargetState,
+    /// Compress whole clusters.
+    pub compress: bool,
+    /// Write zeros where the source cannot be read.
+    pub salvage: bool,
+    /// Copying inside the kernel.
+    pub offload: OffloadMode,
+    /// Bytes per second at most.
+    pub rate: Option<u64>,
+}
+
+/// One copy.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// What is copied.
+    pub source: &'a Source<'a>,
+    /// Where to: the top layer gets everything. At least as large as the source.
+    pub target: &'a Chain,
+    /// How.
+    pub options: CopyOptions,
+    /// Who watches.
+    pub monitor: &'a dyn Monitor,
+}
+
+/// Copies. Does not flush the target.
+pub fn run(job: Job<'_>) -> Result<()> {
+    worker::run(job)
+}

@@ -4,8 +4,6 @@
 use cipher::array::Array;
 use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit};
 
-use crate::error::{Error, Result};
-
 /// A keyed block cipher. Works on runs of independent blocks.
 pub(super) trait BlockCipher: Send + Sync {
     /// Encrypts every block of `data` by itself; `data` is whole blocks.
@@ -80,10 +78,11 @@ impl CipherAlg {
         CIPHERS.iter().find(|row| row.0 == self).expect("every cipher has a row")
     }
 
-    /// The cipher that `-o cipher-alg=` names. `None` for a name the option does not know.
-    pub fn from_option(name: &str) -> Option<Result<Self>> {
+    /// The cipher that `-o cipher-alg=` names: `None` for a name the option does not know, the name itself for one it
+    /// knows although there is no such cipher.
+    pub(super) fn from_option(name: &str) -> Option<Result<Self, String>> {
         if NOT_IMPLEMENTED.contains(&name) {
-            return Some(Err(Error::unsupported(format!("Algorithm '{name}' not supported"))));
+            return Some(Err(name.to_owned()));
         }
         CIPHERS.iter().find(|row| row.1 == name).map(|row| Ok(row.0))
     }

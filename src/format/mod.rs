@@ -47,6 +47,8 @@ pub struct OpenRequest<'a> {
     pub options: &'a mut Options,
     /// How it is opened.
     pub flags: OpenFlags,
+    /// Whether the format was guessed from the contents rather than named.
+    pub probed: bool,
     /// Secrets and policy.
     pub context: &'a OpenContext,
 }

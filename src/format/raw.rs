@@ -1,20 +1,24 @@
-//! Raw images: the bytes of the disk, nothing else.
+//! Raw images: the bytes of the disk, nothing else; or a window into a file (`offset`, `size`).
 
 use std::sync::Arc;
 
-use super::{CreateRequest, Format, OpenRequest};
-use crate::error::Result;
+use serde_json::Value;
+
+use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType};
+use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Payload, Pending, Piece, Place, ZeroFlags, create_storage,
+    Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, ZeroFlags,
+    create_storage, not_supported, probe,
 };
-use crate::storage::{FileRole, NewFile, RangeKind, Storage, ZeroMode};
+use crate::number::parse_size;
+use crate::storage::{FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
 use crate::units::{SECTOR, align_up};
 
 /// The descriptor of the raw format.
 pub static FORMAT: Format = Format {
     name: "raw",
     probe: |_| 1,
-    create_options: super::protocol::DISK_OPTIONS,
+    create_options: &[OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" }],
     open,
     create: Some(create),
     backing: false,
@@ -23,14 +27,67 @@ pub static FORMAT: Format = Format {
 
 fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let len = request.storage.len()?;
-    // A disk has whole sectors; the bytes behind the end of the file read as zeros.
-    let size = align_up(len, SECTOR).unwrap_or(len);
-    Ok(Box::new(Raw { storage: request.storage, size }))
+    let window = Window::new(len, take_size(request.options, "offset")?, take_size(request.options, "size")?)?;
+    let guarded = request.probed && request.flags.write;
+    Ok(Box::new(Raw { storage: request.storage, offset: window.offset, size: window.size, guarded }))
+}
+
+/// Takes a size out of run-time options, which hold numbers or text.
+fn take_size(options: &mut Options, name: &str) -> Result<Option<u64>> {
+    let Some(value) = options.remove(name) else { return Ok(None) };
+    let size = match &value {
+        Value::Number(number) => number.as_u64().filter(|size| i64::try_from(*size).is_ok()).ok_or(()),
+        Value::String(text) => parse_size(text).map_err(|_| ()),
+        _ => Err(()),
+    };
+    match (size, &value) {
+        (Ok(size), _) => Ok(Some(size)),
+        (Err(()), Value::String(text)) if text.trim_start().starts_with('-') => {
+            Err(Error::invalid(format!("Value '{text}' is out of range for parameter '{name}'")))
+        }
+        (Err(()), _) => Err(Error::invalid(format!("Parameter '{name}' expects a size"))),
+    }
+}
+
+/// The part of the file that is the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    offset: u64,
+    size: u64,
+}
+
+impl Window {
+    /// The window that the options ask for in a file of `len` bytes.
+    fn new(len: u64, offset: Option<u64>, size: Option<u64>) -> Result<Window> {
+        let offset = offset.unwrap_or(0);
+        if offset > len {
+            return Err(Error::invalid(format!(
+                "Offset ({offset}) cannot be greater than size of the containing file ({len})"
+            )));
+        }
+        let Some(size) = size else {
+            // A disk has whole sectors; the bytes behind the end of the file read as zeros.
+            let size = len - offset;
+            return Ok(Window { offset, size: align_up(size, SECTOR).unwrap_or(size) });
+        };
+        if size > len - offset {
+            return Err(Error::invalid(format!(
+                "The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  actual size of \
+                 the containing file ({len})"
+            )));
+        }
+        if size % SECTOR != 0 {
+            return Err(Error::invalid("Specified size is not multiple of 512"));
+        }
+        Ok(Window { offset, size })
+    }
 }
 
 fn create(request: CreateRequest<'_>) -> Result<()> {
-    let new = NewFile { size: request.size, role: FileRole::Raw, ..NewFile::default() };
-    let (_, guard) = create_storage(request.filename, &new)?;
+    let preallocation = request.options.get("preallocation").map_or(Ok(Preallocation::Off), Preallocation::parse)?;
+    let nocow = request.options.get("nocow") == Some("on");
+    let size = align_up(request.size, SECTOR).unwrap_or(request.size);
+    let (_, guard) = create_storage(request.filename, &NewFile { size, preallocation, nocow, role: FileRole::Raw })?;
     guard.keep();
     Ok(())
 }
@@ -39,7 +96,27 @@ fn create(request: CreateRequest<'_>) -> Result<()> {
 #[derive(Debug)]
 struct Raw {
     storage: Arc<dyn Storage>,
+    /// Where the disk starts in the file.
+    offset: u64,
     size: u64,
+    /// The format was guessed: the guest must not be able to write a first sector that looks like another format, which
+    /// the next guess would believe (and so open files that the guest names).
+    guarded: bool,
+}
+
+impl Raw {
+    /// Refuses what must not stand in the first sector of an image whose format was guessed.
+    fn check_first_sector(&self, guest: u64, data: &[u8]) -> Result<()> {
+        if !self.guarded || guest >= SECTOR {
+            return Ok(());
+        }
+        let mut sector = [0; SECTOR as usize];
+        self.storage.read_at(&mut sector, self.offset)?;
+        let from = guest as usize;
+        let count = data.len().min(sector.len() - from);
+        sector[from..from + count].copy_from_slice(&data[..count]);
+        if probe(&sector).name == FORMAT.name { Ok(()) } else { Err(Error::os(libc::EPERM)) }
+    }
 }
 
 impl Layer for Raw {
@@ -60,16 +137,17 @@ impl Layer for Raw {
     }
 
     fn map(&self, guest: u64, len: u64) -> Result<Extent> {
-        let (kind, len) = self.storage.extent(guest, len)?;
+        let host = self.offset + guest;
+        let (kind, len) = self.storage.extent(host, len)?;
         let kind = match kind {
-            RangeKind::Data => ExtentKind::Data { host: guest, encrypted: false },
-            RangeKind::Hole => ExtentKind::Zero { host: Some(guest) },
+            RangeKind::Data => ExtentKind::Data { host, encrypted: false },
+            RangeKind::Hole => ExtentKind::Zero { host: Some(host) },
         };
         Ok(Extent { guest, len, kind })
     }
 
     fn read(&self, _extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()> {
-        self.storage.read_at(buf, guest)
+        self.storage.read_at(buf, self.offset + guest)
     }
 
     fn info(&self) -> Result<LayerInfo> {
@@ -77,20 +155,25 @@ impl Layer for Raw {
     }
 
     fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
+        // What was there before is not known here.
         let zeroed = false;
-        let piece = |place: &Place| Piece {
-            guest: place.guest,
-            len: place.len,
-            host: place.guest,
-            payload: Payload::Plain,
-            zeroed,
+        let piece = |place: &Place| match place.payload {
+            Payload::Plain => Ok(Piece {
+                guest: place.guest,
+                len: place.len,
+                host: self.offset + place.guest,
+                payload: Payload::Plain,
+                zeroed,
+            }),
+            Payload::Compressed { .. } => Err(not_supported()),
         };
-        Ok(Box::new(RawPending { raw: self, pieces: places.iter().map(piece).collect() }))
+        let pieces = places.iter().map(piece).collect::<Result<_>>()?;
+        Ok(Box::new(RawPending { raw: self, pieces }))
     }
 
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         let mode = if flags.may_unmap { ZeroMode::Discard } else { ZeroMode::Allocate };
-        self.storage.zero(guest, len, mode)
+        self.storage.zero(self.offset + guest, len, mode)
     }
 
     fn flush(&self) -> Result<()> {
@@ -110,14 +193,19 @@ impl Pending for RawPending<'_> {
     }
 
     fn write(&self, guest: u64, data: &[u8]) -> Result<()> {
-        self.raw.storage.write_at(data, guest)
+        self.raw.check_first_sector(guest, data)?;
+        self.raw.storage.write_at(data, self.raw.offset + guest)
     }
 
     fn write_compressed(&self, _guest: u64, _stored: &[u8]) -> Result<()> {
-        Err(crate::image::not_supported())
+        Err(not_supported())
     }
 
     fn commit(self: Box<Self>) -> Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "raw_tests.rs"]
+mod tests;

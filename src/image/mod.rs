@@ -10,6 +10,7 @@ mod info;
 mod open;
 mod probe;
 mod spec;
+mod write;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
 pub use open::{OpenContext, OpenFlags, OpenPolicy, create_storage, open_chain, open_layer, open_storage};
 pub use probe::probe;
 pub use spec::{ImageSpec, Options};
+pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};
 
 /// What a layer has of its own at a guest range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

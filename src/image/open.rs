@@ -82,6 +82,7 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
         return Err(Error::unsupported("image options"));
     };
     let storage = open_file(filename, flags).context(|| format!("Could not open '{filename}'"))?;
+    let probed = format.is_none();
     let format = match format {
         Some(name) => format::find(name).ok_or_else(|| Error::invalid(format!("Unknown driver '{name}'")))?,
         None => {
@@ -95,7 +96,7 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
         .lock(Permissions::for_file(role, flags.write, flags.share, flags.no_io))
         .context(|| format!("Could not open '{filename}'"))?;
     let mut options = Options::new();
-    let request = OpenRequest { storage, filename, options: &mut options, flags, context };
+    let request = OpenRequest { storage, filename, options: &mut options, flags, probed, context };
     let layer: Box<dyn Layer> = (format.open)(request).context(|| format!("Could not open '{filename}'"))?;
     Ok(Node { layer, filename: filename.clone() })
 }

@@ -8,11 +8,12 @@ mod open;
 mod space;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +22,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use direct::Direct;
 
-pub use create::{Creation, NewFile, Preallocation, UnfinishedFile};
+pub use create::{Creation, NewFile, Preallocation};
+pub use unfinished::{UnfinishedFile, remove_unfinished};
 
 /// Which kind of file a name must lead to, and what `info` calls it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,8 +161,9 @@ impl FileStorage {
 
 /// How many bytes of disk space an open file takes (0 for devices, as the reference says).
 pub fn allocated(fd: BorrowedFd<'_>) -> Result<u64> {
-    let info = File::from(fd.try_clone_to_owned()?).metadata()?;
-    Ok(info.blocks().saturating_mul(512)) // st_blocks counts 512 bytes on every file system
+    let info = nix::sys::stat::fstat(fd)?;
+    // st_blocks counts 512 bytes on every file system, and is not negative.
+    Ok(u64::try_from(info.st_blocks).unwrap_or(0).saturating_mul(512))
 }
 
 /// Checks that a range lies within what system calls can name.

@@ -19,7 +19,9 @@ use crate::error::Result;
 
 pub use aligned::{AlignedBuf, BufferPool, PooledBuf, zeros};
 pub use cache::CacheMode;
-pub use file::{Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated};
+pub use file::{
+    Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated, remove_unfinished,
+};
 pub use mem::MemStorage;
 pub use permissions::{FileRole, Permissions};
 
@@ -87,8 +89,9 @@ pub trait Storage: Send + Sync + Debug {
     /// See [`Limits`].
     fn limits(&self) -> Limits;
 
-    /// The descriptor behind this storage, for copying ranges inside the kernel, and `st_blocks`. `None` where there is
-    /// none.
+    /// The descriptor behind this storage, for copying ranges inside the kernel, page cache advice, and `st_blocks`.
+    /// `None` where there is none. What is done with it goes past the cache mode: with `writethrough`, changes made this
+    /// way are stable only after [`Storage::flush`], and the page cache is used whatever the mode says.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -125,3 +125,7 @@ fn look(fd: BorrowedFd<'_>, at: u64, what: impl Fn() -> String) -> Result<()> {
         Err(errno) => Err(with_cause(what(), errno)),
     }
 }
+
+#[cfg(test)]
+#[path = "permissions_tests.rs"]
+mod tests;

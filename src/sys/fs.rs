@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 
 use crate::error::{Error, Result};
@@ -24,8 +25,13 @@ pub enum FileSystem {
     Other,
 }
 
-/// The file system an open file lies on.
+/// The file system an open regular file lies on.
 pub fn file_system(fd: BorrowedFd<'_>) -> FileSystem {
+    // A device would answer with the file system of /dev.
+    let regular = |mode: libc::mode_t| mode & libc::S_IFMT == libc::S_IFREG;
+    if !fstat(fd).is_ok_and(|info| regular(info.st_mode)) {
+        return FileSystem::Other;
+    }
     // The magic numbers are those of linux/magic.h; the type of the field differs between platforms.
     #[allow(clippy::unnecessary_cast)]
     let magic = fstatfs(fd).map(|info| info.filesystem_type().0 as u32).unwrap_or(0);

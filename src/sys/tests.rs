@@ -39,6 +39,7 @@ fn copies_inside_the_kernel() {
     let null = File::options().write(true).open("/dev/null").unwrap();
     assert_eq!(copy_range(from.as_fd(), 0, null.as_fd(), 0, 10).unwrap(), Copied::NotHere);
     assert!(!clone_range(from.as_fd(), 0, null.as_fd(), 0, 4096).unwrap());
+    assert_eq!(file_system(null.as_fd()), FileSystem::Other);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::header::{DIGEST_LEN, HEADER_SECTORS, Header, SALT_LEN, SECTOR, SLOTS, STRIPES, Slot};
 use crate::crypto::cipher::CipherAlg;
 use crate::crypto::hash::HashAlg;
-use crate::crypto::ivgen::{IvGenAlg, essiv_cipher};
+use crate::crypto::ivgen::IvGenAlg;
 use crate::crypto::mode::{CipherSpec, Mode, Sectors};
 use crate::crypto::{Secret, SectorCipher, afsplit, random};
 use crate::error::{Error, Result};
@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 const MIN_ITERATIONS: u64 = 1000;
 /// The digest of the master key gets this fraction of the time that a key slot gets.
 const DIGEST_TIME_SHARE: u64 = 8;
+/// Milliseconds of key derivation unless `iter-time` is given.
+const DEFAULT_MILLIS: u64 = 2000;
 /// CPU time in nanoseconds after which a measurement counts.
 const MEASURE_NS: u64 = 100_000_000;
 
@@ -30,7 +32,68 @@ enum Effort {
     Rounds(u32),
 }
 
-/// The choices for a new volume.
+/// What options say about a new volume, before it is known whether that is possible.
+#[derive(Clone, Debug)]
+pub struct Choices {
+    /// The cipher, or the name of one that is known but not implemented.
+    cipher: Result<CipherAlg, String>,
+    mode: Mode,
+    ivgen: IvGenAlg,
+    ivgen_hash: Option<HashAlg>,
+    hash: HashAlg,
+    millis: u64,
+}
+
+impl Choices {
+    /// Reads the options `cipher-alg`, `cipher-mode`, `ivgen-alg`, `ivgen-hash-alg`, `hash-alg` and `iter-time`; `get`
+    /// gives the value of an option by its name without `prefix`.
+    pub fn parse<'a>(prefix: &str, get: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
+        let get = &get;
+        Ok(Choices {
+            cipher: choice(get, "cipher-alg", Ok(CipherAlg::Aes256), CipherAlg::from_option)?,
+            mode: choice(get, "cipher-mode", Mode::Xts, Mode::from_name)?,
+            ivgen: choice(get, "ivgen-alg", IvGenAlg::Plain64, IvGenAlg::from_name)?,
+            ivgen_hash: choice(get, "ivgen-hash-alg", None, |name| HashAlg::from_name(name).map(Some))?,
+            hash: choice(get, "hash-alg", HashAlg::Sha256, HashAlg::from_name)?,
+            millis: get("iter-time").map_or(Ok(DEFAULT_MILLIS), |text| parse_millis(prefix, text))?,
+        })
+    }
+
+    /// Checks that the chosen algorithms exist and go together.
+    pub fn check(self) -> Result<CreateOptions> {
+        let not_supported = |name| Error::unsupported(format!("Algorithm '{name}' not supported"));
+        let cipher = self.cipher.map_err(not_supported)?;
+        let default_hash = (self.ivgen == IvGenAlg::Essiv).then_some(HashAlg::Sha256);
+        let spec =
+            CipherSpec { cipher, mode: self.mode, ivgen: self.ivgen, ivgen_hash: self.ivgen_hash.or(default_hash) };
+        // Whoever makes the cipher knows all rules.
+        Sectors::new(spec, &vec![0; spec.mode.key_len(cipher)])?;
+        Ok(CreateOptions { spec, hash: self.hash, effort: Effort::Millis(self.millis) })
+    }
+}
+
+/// The value of an option out of a set of names.
+fn choice<'a, T>(
+    get: impl Fn(&str) -> Option<&'a str>,
+    name: &str,
+    default: T,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T> {
+    let Some(value) = get(name) else { return Ok(default) };
+    parse(value).ok_or_else(|| Error::invalid(format!("Parameter '{name}' does not accept value '{value}'")))
+}
+
+/// A new volume.
+#[derive(Debug)]
+pub struct NewLuks {
+    /// The header and the key material, to be written where the volume's header lies; what is left of the
+    /// [`CreateOptions::payload_offset`] bytes before the payload is zeros.
+    pub header: Vec<u8>,
+    /// The cipher of the payload.
+    pub cipher: Arc<dyn SectorCipher>,
+}
+
+/// The checked choices for a new volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreateOptions {
     spec: CipherSpec,
@@ -38,45 +101,7 @@ pub struct CreateOptions {
     effort: Effort,
 }
 
-/// A new volume.
-#[derive(Debug)]
-pub struct NewLuks {
-    /// The header and the key material, to be written where the volume's header lies; the rest of the
-    /// [`CreateOptions::payload_offset`] bytes before the payload are zeros.
-    pub header: Vec<u8>,
-    /// The cipher of the payload.
-    pub cipher: Arc<dyn SectorCipher>,
-}
-
 impl CreateOptions {
-    /// Reads the options `cipher-alg`, `cipher-mode`, `ivgen-alg`, `ivgen-hash-alg`, `hash-alg` and `iter-time`; `get`
-    /// gives the value of an option by its name without prefix.
-    pub fn parse<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
-        fn choice<'a, T>(
-            get: &impl Fn(&str) -> Option<&'a str>,
-            name: &str,
-            default: T,
-            parse: impl FnOnce(&str) -> Option<T>,
-        ) -> Result<T> {
-            let Some(value) = get(name) else { return Ok(default) };
-            parse(value).ok_or_else(|| Error::invalid(format!("Parameter '{name}' does not accept value '{value}'")))
-        }
-        let cipher = choice(&get, "cipher-alg", Ok(CipherAlg::Aes256), CipherAlg::from_option)?;
-        let mode = choice(&get, "cipher-mode", Mode::Xts, Mode::from_name)?;
-        let ivgen = choice(&get, "ivgen-alg", IvGenAlg::Plain64, IvGenAlg::from_name)?;
-        let ivgen_hash = choice(&get, "ivgen-hash-alg", None, |name| HashAlg::from_name(name).map(Some))?;
-        let hash = choice(&get, "hash-alg", HashAlg::Sha256, HashAlg::from_name)?;
-        let millis = match get("iter-time") {
-            None => 2000,
-            Some(text) => parse_number(text).ok_or_else(|| Error::invalid("Parameter 'iter-time' expects a number"))?,
-        };
-        // Names that are known but not implemented are refused after all values have been understood.
-        let cipher = cipher?;
-        let default_hash = (ivgen == IvGenAlg::Essiv).then_some(HashAlg::Sha256);
-        let spec = CipherSpec { cipher, mode, ivgen, ivgen_hash: ivgen_hash.or(default_hash) };
-        Ok(CreateOptions { spec, hash, effort: Effort::Millis(millis) })
-    }
-
     /// The length of everything before the payload in bytes: header and all key slots.
     pub fn payload_offset(&self) -> u64 {
         u64::from(self.key_offset(SLOTS)) * SECTOR
@@ -94,9 +119,6 @@ impl CreateOptions {
 
     /// Makes a new volume with a random master key that `passphrase` unlocks. Takes as long as `iter-time` says.
     pub fn create(&self, passphrase: &Secret) -> Result<NewLuks> {
-        if self.spec.ivgen == IvGenAlg::Essiv {
-            essiv_cipher(self.spec.cipher, self.spec.ivgen_hash.expect("ESSIV has a hash from parse()"))?;
-        }
         let mut key = Zeroizing::new(vec![0; self.key_len()]);
         random(&mut key)?;
         let cipher = Sectors::new(self.spec, &key)?;
@@ -198,20 +220,28 @@ fn uuid() -> Result<String> {
     Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
-/// A decimal, hexadecimal (0x) or octal (0) number; a negative one counts from 2^64 down, as `strtoull` has it.
-fn parse_number(text: &str) -> Option<u64> {
-    let (negative, digits) = match text.strip_prefix('-') {
+/// A number of milliseconds as `strtoull` reads it: decimal, hexadecimal (0x) or octal (0), where a negative number
+/// counts down from 2^64.
+fn parse_millis(prefix: &str, text: &str) -> Result<u64> {
+    let error = |what: &str| Error::invalid(format!("Parameter '{prefix}iter-time' expects {what}"));
+    let trimmed = text.trim_ascii_start();
+    let (negative, digits) = match trimmed.strip_prefix('-') {
         Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
+        None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
     };
     let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(rest) => (16, rest),
         None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
         None => (10, digits),
     };
-    if !digits.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-        return None;
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(error("a number"));
     }
-    let value = u64::from_str_radix(digits, radix).ok()?;
-    Some(if negative { value.wrapping_neg() } else { value })
+    let value = u64::from_str_radix(digits, radix)
+        .map_err(|_| Error::invalid(format!("Value '{text}' is too large for parameter '{prefix}iter-time'")))?;
+    match (negative, value) {
+        (false, 0..=0x7fff_ffff_ffff_ffff) => Ok(value),
+        (true, 0..=0x8000_0000_0000_0000) => Ok(value.wrapping_neg()),
+        _ => Err(error("integer")),
+    }
 }

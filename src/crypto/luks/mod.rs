@@ -12,7 +12,7 @@ mod open;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-pub use create::{CreateOptions, NewLuks};
+pub use create::{Choices, CreateOptions, NewLuks};
 pub use info::{LuksInfo, LuksSlot};
 pub use open::{Luks, open};
 

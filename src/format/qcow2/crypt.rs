@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::header::{Header, crypt_method};
 use crate::crypto::luks::{self, HeaderWindow};
-use crate::crypto::{LegacyAes, Secret, SectorCipher, Unlock};
+use crate::crypto::{LegacyAes, Secret, Secrets, SectorCipher, Unlock};
 use crate::error::{Error, Result};
+use crate::format::CreateOptions;
 use crate::image::{OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
@@ -130,3 +131,80 @@ pub fn open(
     let opened = luks::open(window, passphrase)?;
     Ok((opened.cipher.map(Crypt::luks), Some(opened.info.qcow2_json())))
 }
+
+/// How a new image is to be encrypted, decided by its creation options.
+#[derive(Debug)]
+pub struct CreateCrypt {
+    passphrase: Secret,
+    /// `None` for legacy AES.
+    luks: Option<luks::CreateOptions>,
+}
+
+/// Options that only LUKS has, without prefix.
+const LUKS_OPTIONS: &[&str] =
+    &["cipher-alg", "cipher-mode", "ivgen-alg", "ivgen-hash-alg", "hash-alg", "iter-time", "detached-header"];
+
+impl CreateCrypt {
+    /// Reads `encryption` and `encrypt.*`. `None` if the image is not to be encrypted.
+    pub fn parse(options: &CreateOptions, secrets: &Secrets) -> Result<Option<Self>> {
+        let get = |name: &str| options.get(&format!("{PREFIX}{name}"));
+        let alias = match options.get("encryption") {
+            None | Some("off") => None,
+            Some("on") => Some("aes"),
+            Some(_) => return Err(Error::invalid("Parameter 'encryption' expects 'on' or 'off'")),
+        };
+        let format = match (get("format"), alias) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid(
+                    "'encrypt.format' and its alias 'encryption' can't be used at the same time",
+                ));
+            }
+            (Some(format), None) => format,
+            (None, Some(alias)) => alias,
+            (None, None) if options.0.iter().any(|(name, _)| name.starts_with(PREFIX)) => {
+                return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
+            }
+            (None, None) => return Ok(None),
+        };
+        let luks = match format {
+            // The reference knows its first encryption by two names.
+            "aes" | "qcow" => {
+                if let Some(name) = LUKS_OPTIONS.iter().find(|name| get(name).is_some()) {
+                    return Err(Error::invalid(format!("Parameter '{PREFIX}{name}' is unexpected")));
+                }
+                None
+            }
+            "luks" => Some(luks::Choices::parse(PREFIX, get)?),
+            _ => return Err(Error::invalid(format!("Parameter 'format' does not accept value '{format}'"))),
+        };
+        let passphrase = Unlock { prefix: PREFIX, key_secret: get("key-secret"), secrets }.passphrase()?.clone();
+        let luks = luks.map(luks::Choices::check).transpose()?;
+        Ok(Some(CreateCrypt { passphrase, luks }))
+    }
+
+    /// The value of the header's encryption method field.
+    pub fn method(&self) -> u32 {
+        if self.luks.is_some() { crypt_method::LUKS } else { crypt_method::AES }
+    }
+
+    /// The length in bytes of the region for the LUKS header, which the header extension states; 0 for legacy AES.
+    pub fn header_len(&self) -> u64 {
+        self.luks.map_or(0, |luks| luks.payload_offset())
+    }
+
+    /// Makes the key. Returns what is to be written at the start of the region for the LUKS header (the rest of the
+    /// region being zeros), and the cipher of the new image. For LUKS this takes as long as `encrypt.iter-time` says.
+    pub fn create(&self) -> Result<(Vec<u8>, Crypt)> {
+        match &self.luks {
+            None => Ok((Vec::new(), Crypt::legacy(&self.passphrase)?)),
+            Some(luks) => {
+                let new = luks.create(&self.passphrase)?;
+                Ok((new.header, Crypt::luks(new.cipher)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "crypt_tests.rs"]
+mod tests;

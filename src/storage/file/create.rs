@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
+use super::unfinished::{Before, UnfinishedFile};
 use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
 use crate::storage::{CacheMode, FileRole, Permissions, Storage};
@@ -83,14 +84,14 @@ impl FileStorage {
         let (file, created) = open_new(name).context(|| format!("Could not create '{name}'"))?;
         if created {
             guard.before = Before::Nothing;
-            guard.arm(&file);
+            guard.arm(&file.metadata()?);
         } else if !Path::new(name).is_symlink() {
             // It may have appeared a moment ago; then it is somebody else's.
             guard.before = Before::File;
         }
         let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
         storage.lock(Permissions::CREATE)?;
-        guard.arm(&storage.file);
+        guard.arm(&storage.file.metadata()?);
         storage.file.set_len(0).context(|| "Could not resize file")?;
         if new.nocow {
             // Whether it worked is not our caller's business: the file is just as good without.
@@ -167,83 +168,5 @@ fn open_new(name: &str) -> Result<(File, bool)> {
             Ok((options.create(true).open(name)?, false))
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// What a name led to before this run touched it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Before {
-    Nothing,
-    File,
-    Device,
-}
-
-/// Makes sure that a half-made file does not stay behind looking like a good one.
-///
-/// Unless [`UnfinishedFile::keep`] is called, dropping it removes a file that this run created, and empties a file that
-/// existed and was made anew (its old contents are lost in any case, but its owner, mode and links are not). It does
-/// nothing to devices, nor before [`UnfinishedFile::armed`] or `FileStorage::create` has said that the file was
-/// really changed.
-#[derive(Debug)]
-#[must_use = "the file is removed when this is dropped"]
-pub struct UnfinishedFile {
-    path: PathBuf,
-    before: Before,
-    /// Device and inode number of the file to be removed.
-    target: Option<(u64, u64)>,
-}
-
-impl UnfinishedFile {
-    /// Notes what `path` leads to now.
-    pub fn before(path: impl AsRef<Path>) -> Self {
-        let path = path.as_ref();
-        let before = match std::fs::metadata(path) {
-            Ok(info) if info.file_type().is_block_device() || info.file_type().is_char_device() => Before::Device,
-            Ok(_) => Before::File,
-            Err(_) => Before::Nothing,
-        };
-        UnfinishedFile { path: path.to_owned(), before, target: None }
-    }
-
-    /// From now on the file counts as being made: what `path` leads to now is what will be removed.
-    pub fn armed(mut self) -> Self {
-        if let Ok(file) = File::open(&self.path) {
-            self.arm(&file);
-        }
-        self
-    }
-
-    fn arm(&mut self, file: &File) {
-        if let Ok(info) = file.metadata()
-            && info.is_file()
-        {
-            self.target = Some((info.dev(), info.ino()));
-            // Through links to the file itself, wherever the working directory is later.
-            if let Ok(path) = std::fs::canonicalize(&self.path) {
-                self.path = path;
-            }
-        }
-    }
-
-    /// The file is finished.
-    pub fn keep(mut self) {
-        self.target = None;
-    }
-}
-
-impl Drop for UnfinishedFile {
-    fn drop(&mut self) {
-        let Some(target) = self.target else { return };
-        // Somebody may have put another file in its place meanwhile.
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(info) if (info.dev(), info.ino()) == target => {}
-            _ => return,
-        }
-        // There is an error under way already; that the file could not be removed would only hide it.
-        let _ = match self.before {
-            Before::Nothing => std::fs::remove_file(&self.path),
-            Before::File => OpenOptions::new().write(true).truncate(true).open(&self.path).map(drop),
-            Before::Device => Ok(()),
-        };
     }
 }

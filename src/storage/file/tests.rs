@@ -389,3 +389,26 @@ fn a_read_only_file_is_not_written() {
     storage.flush().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"abc");
 }
+
+#[test]
+fn a_signal_removes_unfinished_files() {
+    // In a process of its own, as all unfinished files of the process go.
+    const NAME: &str = "storage::file::tests::a_signal_removes_unfinished_files";
+    const VARIABLE: &str = "TEST_UNFINISHED_FILE";
+    if let Some(path) = std::env::var_os(VARIABLE) {
+        let creation = FileStorage::create(path.to_str().unwrap(), &NewFile::default()).unwrap();
+        let kept = format!("{}.kept", path.to_str().unwrap());
+        FileStorage::create(&kept, &NewFile::default()).unwrap().guard.keep();
+        remove_unfinished();
+        assert!(!Path::new(&path).exists());
+        drop(creation);
+        std::process::exit(0);
+    }
+    let dir = dir();
+    let path = dir.path().join("new");
+    let this = std::env::current_exe().unwrap();
+    let child = std::process::Command::new(this).args(["--exact", NAME]).env(VARIABLE, &path).output().unwrap();
+    assert!(child.status.success(), "{child:?}");
+    assert!(!path.exists());
+    assert!(dir.path().join("new.kept").exists());
+}
