@@ -2,54 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::optlist::{Element, elements};
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
 use crate::number::{NumberError, parse_number, parse_size};
-
-/// One element of an option list.
-#[derive(Debug, PartialEq, Eq)]
-struct Element {
-    name: String,
-    value: String,
-    /// Whether it is a bare `help` or `?`.
-    help: bool,
-}
-
-/// Cuts the first element off an option list. A name ends at `=` or `,`; a value ends at a comma, and `,,` in it is a
-/// comma. A name alone is a flag that is on, and off if it starts with `no`.
-fn first_element(list: &str) -> (Element, &str) {
-    let end = list.find(['=', ',']).unwrap_or(list.len());
-    let (name, rest) = list.split_at(end);
-    let Some(mut rest) = rest.strip_prefix('=') else {
-        let (name, value) = name.strip_prefix("no").map_or((name, "on"), |name| (name, "off"));
-        let help = value == "on" && matches!(name, "help" | "?");
-        return (Element { name: name.to_owned(), value: value.to_owned(), help }, rest);
-    };
-    let mut value = String::new();
-    loop {
-        let end = rest.find(',').unwrap_or(rest.len());
-        value.push_str(&rest[..end]);
-        rest = &rest[end..];
-        match rest.strip_prefix(",,") {
-            Some(behind) => {
-                value.push(',');
-                rest = behind;
-            }
-            None => return (Element { name: name.to_owned(), value, help: false }, rest),
-        }
-    }
-}
-
-fn elements(mut list: &str) -> impl Iterator<Item = Element> {
-    std::iter::from_fn(move || {
-        if list.is_empty() {
-            return None;
-        }
-        let (element, rest) = first_element(list);
-        list = rest.strip_prefix(',').unwrap_or(rest);
-        Some(element)
-    })
-}
 
 /// The value of one `-o`, checked so that several can be joined by commas. For `.value_parser(parsed(...))`.
 pub fn option_list(text: &str) -> Result<String> {
@@ -62,7 +18,7 @@ pub fn option_list(text: &str) -> Result<String> {
 
 /// Whether an option list asks for help (`help` or `?`).
 pub fn asks_for_help(list: &str) -> bool {
-    elements(list).any(|element| element.help)
+    elements(list, None).any(|element| element.is_help())
 }
 
 /// Reads an option list. `known` are the options there are: the format's first, then those of what lies below it.
@@ -71,7 +27,7 @@ pub fn asks_for_help(list: &str) -> bool {
 /// last of equal names counts. `id=` is taken and means nothing, as in the reference.
 pub fn parse_create_options(list: &str, known: &[&[OptionDesc]]) -> Result<CreateOptions> {
     let mut options = CreateOptions::default();
-    for Element { name, value, .. } in elements(list) {
+    for Element { name, value, .. } in elements(list, None) {
         if name == "id" {
             continue;
         }

@@ -16,6 +16,9 @@ pub mod args;
 pub mod create_options;
 pub mod getopt;
 pub mod help;
+pub mod image_opts;
+pub mod keyval;
+pub mod optlist;
 pub mod output;
 
 mod program;
