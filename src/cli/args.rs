@@ -16,11 +16,16 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use super::getopt::{Order, scan};
 use super::help;
+use super::object::{self, Objects};
 use crate::cmd::Command;
+use crate::crypto::Secrets;
 use crate::error::{Error, Result};
 
 /// The name of the program, as messages give it.
 pub const PROGRAM: &str = "qemu-img";
+
+/// The ID of `--object`.
+const OBJECT: &str = "object";
 
 /// The ID of the operands.
 const OPERANDS: &str = "operands";
@@ -34,6 +39,11 @@ pub fn flag(id: &'static str, help: &'static str) -> Arg {
 /// An option with a value, called `name` in the help.
 pub fn value(id: &'static str, name: &'static str, help: &'static str) -> Arg {
     Arg::new(id).action(ArgAction::Append).allow_hyphen_values(true).value_name(name).help(help)
+}
+
+/// The option `--object`, whose secrets [`Args::secrets`] gives.
+pub fn object() -> Arg {
+    value(OBJECT, "OBJDEF", "Define an object, in particular a secret: secret,id=ID,file=FILE").long(OBJECT)
 }
 
 /// The operands: the words that are neither options nor values. The command counts them.
@@ -55,6 +65,7 @@ where
 pub struct Args {
     command: &'static str,
     matches: ArgMatches,
+    secrets: Secrets,
 }
 
 /// What came of reading the arguments.
@@ -108,9 +119,16 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
             return Err(Mistake { program: PROGRAM.to_owned(), error: value_error(command.name, &error) });
         }
     };
+    let mut args = Args { command: command.name, matches, secrets: Secrets::default() };
+    // Before the mistakes: the reference defines objects as it meets them.
+    match object::define(&args.texts(OBJECT)) {
+        Ok(Objects::Secrets(secrets)) => args.secrets = secrets,
+        Ok(Objects::Help(text)) => return Ok(Parsed::Help(text.to_owned())),
+        Err(error) => return Err(Mistake { program: PROGRAM.to_owned(), error }),
+    }
     match scan.error {
         Some(text) => Err(getopt_mistake(&format!("{PROGRAM} {}", command.name), text)),
-        None => Ok(Parsed::Run(Args { command: command.name, matches })),
+        None => Ok(Parsed::Run(args)),
     }
 }
 
@@ -160,12 +178,18 @@ impl Args {
 
     /// All values of an option in the order they were given.
     pub fn texts(&self, id: &str) -> Vec<&str> {
-        self.matches.get_many::<String>(id).into_iter().flatten().map(String::as_str).collect()
+        // A command need not have the option.
+        self.matches.try_get_many::<String>(id).ok().flatten().into_iter().flatten().map(String::as_str).collect()
     }
 
     /// The value of an option with a [`parsed`] value parser; the last one, where it was given several times.
     pub fn get<T: Clone + Send + Sync + 'static>(&self, id: &str) -> Option<&T> {
         self.matches.get_many::<T>(id).and_then(|values| values.last())
+    }
+
+    /// The secrets that `--object` defines.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Whether an option was given at all.

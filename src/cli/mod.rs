@@ -18,6 +18,7 @@ pub mod getopt;
 pub mod help;
 pub mod image_opts;
 pub mod keyval;
+pub mod object;
 pub mod optlist;
 pub mod output;
 

@@ -10,6 +10,7 @@ mod ivgen;
 mod legacy;
 pub mod luks;
 mod mode;
+mod sealed;
 mod secret;
 mod unlock;
 
@@ -22,6 +23,7 @@ pub use hash::HashAlg;
 pub use ivgen::IvGenAlg;
 pub use legacy::LegacyAes;
 pub use mode::{CipherSpec, Mode};
+pub use sealed::{decode_base64, unseal};
 pub use secret::{Secret, Secrets};
 pub use unlock::Unlock;
 
