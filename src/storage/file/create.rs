@@ -3,13 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::unfinished::{Before, UnfinishedFile};
 use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
 use crate::storage::{CacheMode, FileRole, Permissions, Storage};
 use crate::sys;
+use crate::text::to_os;
 
 /// How much of a new file's space is taken at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,15 +78,16 @@ impl FileStorage {
     /// [`Permissions::DEVICE`]).
     pub fn create(name: &str, new: &NewFile) -> Result<Creation> {
         let mut guard = UnfinishedFile::before(name);
+        let path = PathBuf::from(to_os(name));
         if guard.before == Before::Device {
             let storage = Self::create_on_device(name, new)?;
             return Ok(Creation { storage, guard });
         }
-        let (file, created) = open_new(name).context(|| format!("Could not create '{name}'"))?;
+        let (file, created) = open_new(&path).context(|| format!("Could not create '{name}'"))?;
         if created {
             guard.before = Before::Nothing;
             guard.arm(&file.metadata()?);
-        } else if !Path::new(name).is_symlink() {
+        } else if !path.is_symlink() {
             // It may have appeared a moment ago; then it is somebody else's.
             guard.before = Before::File;
         }
@@ -157,15 +159,15 @@ impl FileStorage {
 }
 
 /// Opens a file for writing, creates it where there is none, and says whether this call created it.
-fn open_new(name: &str) -> Result<(File, bool)> {
+fn open_new(path: &Path) -> Result<(File, bool)> {
     let mut options = OpenOptions::new();
     // An existing file is not emptied before it is certain that nobody uses it.
     options.read(true).write(true).truncate(false).mode(0o644);
-    match options.clone().create_new(true).open(name) {
+    match options.clone().create_new(true).open(path) {
         Ok(file) => Ok((file, true)),
         // A link that leads nowhere counts as existing, too; without `create_new` the file behind it is made.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Ok((options.create(true).open(name)?, false))
+            Ok((options.create(true).open(path)?, false))
         }
         Err(error) => Err(error.into()),
     }

@@ -10,6 +10,7 @@ use super::{Direct, FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
 use crate::storage::{CacheMode, Permissions, Storage};
 use crate::sys;
+use crate::text::to_os;
 
 impl Kind {
     /// What a file is, if it can hold an image.
@@ -41,13 +42,17 @@ impl Kind {
 }
 
 impl FileStorage {
-    /// Opens the existing file or device called `name`. No locks are taken yet.
+    /// Opens the existing file or device called `name` (carried as `text` says). No locks are taken yet.
     ///
     /// An error of the system is wrapped in "Could not open 'name'", as the reference's protocol level does; what opens
     /// an image wraps it once more.
     pub fn open(name: &str, mode: OpenMode, cache: CacheMode) -> Result<Self> {
         let could_not = || format!("Could not open '{name}'");
-        let info = std::fs::metadata(name).context(could_not)?;
+        if name.is_empty() {
+            return Err(Error::invalid("The 'file' block driver requires a file name"));
+        }
+        let path = to_os(name);
+        let info = std::fs::metadata(&path).context(could_not)?;
         // A socket cannot be opened at all; let the system say so.
         if !info.file_type().is_socket() {
             // Looked at before opening, as opening a pipe would wait for its other end.
@@ -60,7 +65,7 @@ impl FileStorage {
         if cache.writethrough {
             flags |= libc::O_DSYNC;
         }
-        let file = match OpenOptions::new().read(true).write(mode.write).custom_flags(flags).open(name) {
+        let file = match OpenOptions::new().read(true).write(mode.write).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(error) if cache.direct && error.raw_os_error() == Some(libc::EINVAL) => {
                 return Err(Error::invalid("filesystem does not support O_DIRECT").context(could_not()));

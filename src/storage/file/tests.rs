@@ -60,6 +60,7 @@ fn refuses_what_cannot_hold_an_image() {
         text(&regular, Protocol::HostDevice),
         format!("'host_device' driver requires '{}' to be either a character or block device", name(&regular))
     );
+    assert_eq!(text(Path::new(""), Protocol::Any), "The 'file' block driver requires a file name");
     let missing = dir.path().join("missing");
     assert_eq!(
         text(&missing, Protocol::Any),
@@ -342,7 +343,7 @@ fn unfinished_files_do_not_stay() {
     drop(user);
 
     // What somebody else put there meanwhile stays.
-    let guard = UnfinishedFile::before(dir.path().join("other"));
+    let guard = UnfinishedFile::before(name(&dir.path().join("other")));
     std::fs::write(dir.path().join("other"), b"1").unwrap();
     let guard = guard.armed();
     std::fs::write(dir.path().join("third"), b"2").unwrap();
@@ -357,6 +358,19 @@ fn unfinished_files_do_not_stay() {
     assert!(behind.exists());
     drop(creation);
     assert!(!behind.exists() && link.is_symlink());
+}
+
+#[test]
+fn names_are_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = dir();
+    let path = dir.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe name"));
+    let carried = crate::text::from_os(path.as_os_str());
+    let creation = FileStorage::create(&carried, &NewFile::default()).unwrap();
+    assert!(path.exists());
+    FileStorage::open(&carried, OpenMode::READ, CacheMode::WRITEBACK).unwrap();
+    drop(creation);
+    assert!(!path.exists());
 }
 
 #[test]

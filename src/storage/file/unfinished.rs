@@ -2,8 +2,10 @@
 
 use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::text::to_os;
 
 /// What a name led to before this run touched it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +81,18 @@ pub struct UnfinishedFile {
 }
 
 impl UnfinishedFile {
-    /// Notes what `path` leads to now.
-    pub fn before(path: impl AsRef<Path>) -> Self {
-        let path = path.as_ref();
-        let before = match std::fs::metadata(path) {
+    /// Notes what `name` leads to now.
+    pub fn before(name: &str) -> Self {
+        let path = PathBuf::from(to_os(name));
+        let before = match std::fs::metadata(&path) {
             Ok(info) if info.file_type().is_block_device() || info.file_type().is_char_device() => Before::Device,
             Ok(_) => Before::File,
             Err(_) => Before::Nothing,
         };
-        UnfinishedFile { path: path.to_owned(), before, id: None }
+        UnfinishedFile { path, before, id: None }
     }
 
-    /// From now on the file counts as being made: what `path` leads to now is what will be removed.
+    /// From now on the file counts as being made: what the name leads to now is what will be removed.
     pub fn armed(mut self) -> Self {
         if let Ok(info) = std::fs::metadata(&self.path) {
             self.arm(&info);
