@@ -14,23 +14,13 @@ use crate::crypto::{Secret, SectorCipher, afsplit, random};
 use crate::error::{Error, Result};
 
 /// Fewer rounds than this are never used, however slow the machine is.
-const MIN_ITERATIONS: u64 = 1000;
+const MIN_ITERATIONS: u32 = 1000;
 /// The digest of the master key gets this fraction of the time that a key slot gets.
 const DIGEST_TIME_SHARE: u64 = 8;
 /// Milliseconds of key derivation unless `iter-time` is given.
 const DEFAULT_MILLIS: u64 = 2000;
 /// CPU time in nanoseconds after which a measurement counts.
 const MEASURE_NS: u64 = 100_000_000;
-
-/// How long key derivation shall take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effort {
-    /// Milliseconds of CPU time of this machine.
-    Millis(u64),
-    /// A number of rounds, the same everywhere.
-    #[cfg(test)]
-    Rounds(u32),
-}
 
 /// What options say about a new volume, before it is known whether that is possible.
 #[derive(Clone, Debug)]
@@ -68,7 +58,7 @@ impl Choices {
             CipherSpec { cipher, mode: self.mode, ivgen: self.ivgen, ivgen_hash: self.ivgen_hash.or(default_hash) };
         // Whoever makes the cipher knows all rules.
         Sectors::new(spec, &vec![0; spec.mode.key_len(cipher)])?;
-        Ok(CreateOptions { spec, hash: self.hash, effort: Effort::Millis(self.millis) })
+        Ok(CreateOptions { spec, hash: self.hash, millis: self.millis })
     }
 }
 
@@ -98,7 +88,7 @@ pub struct NewLuks {
 pub struct CreateOptions {
     spec: CipherSpec,
     hash: HashAlg,
-    effort: Effort,
+    millis: u64,
 }
 
 impl CreateOptions {
@@ -162,16 +152,10 @@ impl CreateOptions {
 
     /// Rounds for a derived key of `len` bytes in the chosen time divided by `share`.
     fn iterations(&self, len: usize, share: u64) -> Result<u32> {
-        match self.effort {
-            Effort::Millis(millis) => scale(rounds_per_second(self.hash, len)?, millis, share),
-            #[cfg(test)]
-            Effort::Rounds(rounds) => Ok(rounds),
+        if self.millis == 0 {
+            return Ok(MIN_ITERATIONS);
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn with_rounds(self, rounds: u32) -> Self {
-        CreateOptions { effort: Effort::Rounds(rounds), ..self }
+        scale(rounds_per_second(self.hash, len)?, self.millis, share)
     }
 }
 
@@ -179,7 +163,7 @@ fn scale(per_second: u64, millis: u64, share: u64) -> Result<u32> {
     let Some(scaled) = per_second.checked_mul(millis) else {
         return Err(Error::os(libc::ERANGE).context(format!("PBKDF iterations {per_second} too large to scale")));
     };
-    let rounds = (scaled / share / 1000).max(MIN_ITERATIONS);
+    let rounds = (scaled / share / 1000).max(u64::from(MIN_ITERATIONS));
     u32::try_from(rounds)
         .map_err(|_| Error::os(libc::ERANGE).context(format!("PBKDF iterations {rounds} larger than {}", u32::MAX)))
 }

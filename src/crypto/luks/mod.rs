@@ -29,12 +29,12 @@ pub struct HeaderWindow<'a> {
 
 impl HeaderWindow<'_> {
     fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
-        let end = at.checked_add(buf.len() as u64);
-        let start = self.offset.checked_add(at);
-        match (end, start) {
-            (Some(end), Some(start)) if end <= self.len => self.storage.read_at(buf, start),
-            _ => Err(Error::corrupt("Request for data outside of extension header")),
+        let end = at.checked_add(buf.len() as u64).filter(|&end| end <= self.len);
+        // The last byte must have an offset, too.
+        if end.and_then(|end| self.offset.checked_add(end)).is_none() {
+            return Err(Error::corrupt("Request for data outside of extension header"));
         }
+        self.storage.read_at(buf, self.offset + at)
     }
 }
 
