@@ -50,7 +50,12 @@ fn windows_lie_on_cluster_borders() {
     let chains = [chain(&[(100 * K, Part::Data), (3 * M, Part::Zero), (4 * M + 4 * K, Part::Data)])];
     assert_eq!(
         tasks(&chains, rules(64 * K), false, false),
-        ["0+100:data 100+1948:zero", "2048+1124:zero 3172+924:data", "4096+1124:data 5220+924:data", "6144+1124:data",]
+        [
+            "0+100:data 100+1948:zero",
+            "2048+1124:zero 3172+924:data",
+            "4096+1124:data 5220+924:data",
+            "6144+1124:data 7268+4:data"
+        ]
     );
 }
 
