@@ -1,10 +1,21 @@
 //! `convert`: copies the contents of images into another one.
+//!
+//! `request` is what was asked for, `run` does it, `target` is what it writes into, `watch` tells how it goes.
+
+mod request;
+mod run;
+mod target;
+mod watch;
 
 use clap::Arg;
 
+use self::request::{Parsed, parse_rate, parse_snapshot, parse_sparse, parse_workers};
 use super::Command;
-use crate::cli::args::{Args, flag, operands, value};
-use crate::error::{Error, Result};
+use crate::cli::args::{Args, flag, operands, parsed, value};
+use crate::cli::create_options::option_list;
+use crate::cli::output;
+use crate::error::Result;
+use crate::image::OpenContext;
 
 /// The command.
 pub static COMMAND: Command = Command {
@@ -48,12 +59,14 @@ fn source_options(command: clap::Command) -> clap::Command {
         .arg(value("source-cache", "CACHE", "Cache mode of the sources (writeback)").short('T').long("source-cache"))
         .arg(
             value("snapshot", "SNAPSHOT", "Read this internal snapshot of the source")
+                .value_parser(parsed(parse_snapshot))
                 .short('l')
                 .long("snapshot")
                 .alias("source-snapshot"),
         )
         .arg(
             value("sparse-size", "SIZE", "Look for zeros in units of this size (4k); 0 makes everything allocated")
+                .value_parser(parsed(parse_sparse))
                 .short('S')
                 .long("sparse-size"),
         )
@@ -66,6 +79,7 @@ fn target_options() -> [Arg; 9] {
             .long("output-format")
             .alias("target-format"),
         value("options", "OPTIONS", "Creation options of the target's format; '-o help' lists them")
+            .value_parser(parsed(option_list))
             .short('o')
             .long("options")
             .alias("target-options"),
@@ -87,13 +101,19 @@ fn target_options() -> [Arg; 9] {
     ]
 }
 
-fn work_options() -> [Arg; 9] {
+fn work_options() -> [Arg; 10] {
     [
         flag("bitmaps", "Copy the persistent bitmaps, too").long("bitmaps"),
         flag("skip-broken-bitmaps", "Leave out bitmaps that are inconsistent, instead of giving up")
             .long("skip-broken-bitmaps"),
-        value("rate", "RATE", "Write at most this many bytes per second").short('r').long("rate"),
-        value("parallel", "NUMBER", "How many pieces are in flight at a time (8)").short('m').long("parallel"),
+        value("rate", "RATE", "Write at most this many bytes per second")
+            .value_parser(parsed(parse_rate))
+            .short('r')
+            .long("rate"),
+        value("parallel", "NUMBER", "How many pieces are in flight at a time (8)")
+            .value_parser(parsed(parse_workers))
+            .short('m')
+            .long("parallel"),
         flag("oob-writes", "Write pieces as they get ready, not in the order of the disk")
             .short('W')
             .long("oob-writes"),
@@ -102,13 +122,18 @@ fn work_options() -> [Arg; 9] {
             .long("copy-range-offloading"),
         flag("compress", "Compress the target's clusters").short('c').alias("compress"),
         flag("progress", "Show progress").short('p').alias("progress"),
+        flag("verify", "Read the finished target back and compare it with the sources").long("verify"),
         flag("no-create", "Write into the existing target instead of creating it").short('n').alias("no-create"),
     ]
 }
 
 fn run(args: &Args) -> Result<i32> {
-    if args.operands().len() < 2 {
-        return Err(Error::invalid("Must specify image file name"));
+    match request::parse(args)? {
+        Parsed::OptionHelp { format, target } => output::print(&target::option_help(format, target)?)?,
+        Parsed::Convert(request) => {
+            let context = OpenContext::default();
+            run::run(&request, &context)?;
+        }
     }
-    Err(Error::unsupported("convert is not implemented yet"))
+    Ok(0)
 }

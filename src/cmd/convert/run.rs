@@ -1,0 +1,163 @@
+//! Doing what a [`Request`] asks for: the order of events, and what has to be undone when one of them fails.
+//!
+//! Everything that can be checked is checked before the target is touched. From its creation to the end a guard removes
+//! the target again (or empties a file that was there before) should anything fail.
+
+use super::request::{Request, SnapshotChoice};
+use super::target::{NewTarget, Target};
+use super::watch::Watch;
+use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
+use crate::error::{Context, Error, Kind, Result};
+use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_chain};
+use crate::storage::CacheMode;
+use crate::{copy, format};
+
+/// Converts.
+pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
+    let watch = Watch::new(request.progress, request.quiet);
+    let result = convert(request, context, &watch);
+    watch.finish(result.is_ok());
+    result
+}
+
+fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Result<()> {
+    let chains = open_sources(request, context)?;
+    load_snapshot(request, &chains)?;
+    let source_size = Source::new(&chains, false).size();
+    let new = if request.existing { None } else { Some(NewTarget::check(request, source_size)?) };
+    let backed = new.as_ref().map_or(request.backing.is_some(), NewTarget::is_backed);
+    if backed && chains.len() > 1 {
+        return Err(Error::invalid(
+            "Having a backing file for the target makes no sense when concatenating multiple input images",
+        ));
+    }
+    if let Some(new) = &new {
+        new.check_backing(request)?;
+        new.check_compression(request)?;
+    }
+    check_bitmaps(request, &chains)?;
+    let cache = CacheMode::parse(request.target_cache)
+        .ok_or_else(|| Error::invalid(format!("Invalid cache option: {}", request.target_cache)))?;
+    let flags = OpenFlags { cache, ..OpenFlags::WRITE };
+    let target = match new {
+        Some(new) => new.create(request, flags, context)?,
+        None => Target::open_existing(request, flags, context)?,
+    };
+    check_target(request, &target.chain, source_size, backed)?;
+
+    let source = Source::new(&chains, backed);
+    let options = copy_options(request, &target.chain, backed);
+    copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
+    let Target { chain, guards } = target;
+    chain.top().layer.flush().map_err(|error| {
+        let byte = source_size;
+        error.context(format!("error while writing at byte {byte}"))
+    })?;
+    drop(chain);
+    for guard in guards {
+        guard.keep();
+    }
+    Ok(())
+}
+
+/// What a user named, as something that can be opened.
+pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<ImageSpec> {
+    if !is_options {
+        return Ok(ImageSpec::name(name, format));
+    }
+    if format.is_some() {
+        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
+    }
+    Err(Error::unsupported("--image-opts is not implemented yet"))
+}
+
+fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {
+    let flags = OpenFlags { share: request.share, cache: request.source_cache, ..OpenFlags::READ };
+    let open = |name: &&str| {
+        let spec = image_spec(name, request.source_opts, request.source_format)?;
+        open_chain(&spec, flags, context)
+    };
+    request.sources.iter().map(open).collect()
+}
+
+fn load_snapshot(request: &Request<'_>, chains: &[Chain]) -> Result<()> {
+    let Some(choice) = &request.snapshot else { return Ok(()) };
+    if matches!(choice, SnapshotChoice::Any(_)) && chains.len() > 1 {
+        return Err(Error::invalid("No support for concatenating multiple snapshot"));
+    }
+    let layer = &chains[0].top().layer;
+    let failed = || "Failed to load snapshot";
+    let Some(snapshots) = layer.snapshots() else {
+        let text = format!(
+            "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
+            layer.format()
+        );
+        return Err(Error::unsupported(text)).context(failed);
+    };
+    match choice {
+        SnapshotChoice::Any(text) => match snapshots.view(Some(text), None) {
+            Err(error) if matches!(error.kind(), Kind::NotFound(_)) => snapshots.view(None, Some(text)),
+            result => result,
+        },
+        SnapshotChoice::Exact { id, name } => snapshots.view(id.as_deref(), name.as_deref()),
+    }
+    .context(failed)
+}
+
+fn check_bitmaps(request: &Request<'_>, chains: &[Chain]) -> Result<()> {
+    if !request.bitmaps {
+        return Ok(());
+    }
+    if chains.len() > 1 {
+        return Err(Error::invalid("Copying bitmaps only possible with single source"));
+    }
+    if chains[0].top().layer.format() != "qcow2" {
+        return Err(Error::unsupported("Source lacks bitmap support"));
+    }
+    Err(Error::unsupported("Copying bitmaps is not implemented yet"))
+}
+
+/// What can only be checked when the target is open.
+fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed: bool) -> Result<()> {
+    let layer = &target.top().layer;
+    if request.compress && !format::find(layer.format()).is_some_and(|format| format.compression) {
+        return Err(Error::unsupported("Compression not supported for this file format"));
+    }
+    if request.existing && layer.size() < source_size {
+        return Err(Error::invalid("output file is smaller than input file"));
+    }
+    if request.target_is_zero && backed {
+        return Err(Error::invalid("Cannot use --target-is-zero when the destination image has a backing file"));
+    }
+    Ok(())
+}
+
+fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOptions {
+    let fresh = !request.existing && request.min_sparse() > 0 && target.top().layer.limits().zero_init;
+    let state = if backed {
+        let zero_from = target.nodes().get(1).map_or(u64::MAX, |node| node.layer.size());
+        TargetState::Backed { zero_from }
+    } else if request.target_is_zero || fresh {
+        TargetState::Zero
+    } else {
+        TargetState::Unknown
+    };
+    let offload = if request.copy_range {
+        OffloadMode::Copy
+    } else if request.sparse.is_some() || request.salvage {
+        // Somebody who says how zeros are to be found wants them to be looked for.
+        OffloadMode::Never
+    } else {
+        OffloadMode::Clone
+    };
+    CopyOptions {
+        workers: request.workers(),
+        in_order: !request.out_of_order,
+        min_sparse: request.min_sparse(),
+        target: state,
+        compress: request.compress,
+        salvage: request.salvage,
+        offload,
+        rate: request.rate,
+    }
+}
