@@ -13,6 +13,7 @@ use self::request::{Parsed, parse_rate, parse_snapshot, parse_sparse, parse_work
 use super::Command;
 use crate::cli::args::{Args, flag, operands, parsed, value};
 use crate::cli::create_options::option_list;
+use crate::cli::object::{self, Objects};
 use crate::cli::output;
 use crate::error::Result;
 use crate::image::OpenContext;
@@ -128,10 +129,14 @@ fn work_options() -> [Arg; 10] {
 }
 
 fn run(args: &Args) -> Result<i32> {
+    let secrets = match object::define(&args.texts("object"))? {
+        Objects::Secrets(secrets) => secrets,
+        Objects::Help(text) => return output::print(text).map(|()| 0),
+    };
     match request::parse(args)? {
         Parsed::OptionHelp { format, target } => output::print(&target::option_help(format, target)?)?,
         Parsed::Convert(request) => {
-            let context = OpenContext::default();
+            let context = OpenContext { secrets, ..OpenContext::default() };
             run::run(&request, &context)?;
         }
     }

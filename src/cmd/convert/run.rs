@@ -6,6 +6,7 @@
 use super::request::{Request, SnapshotChoice};
 use super::target::{NewTarget, Target};
 use super::watch::Watch;
+use crate::cli::image_opts::image_options;
 use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_chain};
@@ -68,7 +69,7 @@ pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<
     if format.is_some() {
         return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
     }
-    Err(Error::unsupported("--image-opts is not implemented yet"))
+    Ok(ImageSpec::Options(image_options(name)?))
 }
 
 fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {

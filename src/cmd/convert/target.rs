@@ -96,9 +96,9 @@ impl NewTarget {
                 self.format.name
             )));
         };
-        let mut guards = vec![UnfinishedFile::before(crate::text::to_os(name))];
+        let mut guards = vec![UnfinishedFile::before(name)];
         if let Some(data_file) = self.options.get("data_file") {
-            guards.push(UnfinishedFile::before(crate::text::to_os(&resolve_backing(name, data_file))));
+            guards.push(UnfinishedFile::before(&resolve_backing(name, data_file)));
         }
         create(CreateRequest { filename: name, size: self.size, options: &self.options, context })
             .context(|| format!("{name}: error while converting {}", self.format.name))?;
