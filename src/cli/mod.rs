@@ -21,6 +21,7 @@ pub mod keyval;
 pub mod object;
 pub mod optlist;
 pub mod output;
+pub mod progress;
 
 mod program;
 mod snapshot_table;

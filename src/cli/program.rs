@@ -9,12 +9,14 @@ use super::args::{Mistake, PROGRAM, Parsed, getopt_mistake, parse};
 use super::getopt::{Order, scan};
 use super::{help, output};
 use crate::cmd;
-use crate::error::Result;
+use crate::error::{Kind, Result};
+use crate::sys::signal;
 
 /// Runs the program with its arguments (without its own name) and returns the exit code.
 pub fn main(args: &[OsString]) -> i32 {
     match run(args) {
         Ok(code) => code,
+        Err(Mistake { error, .. }) if let Kind::Interrupted(signal) = *error.kind() => signal::die_of(signal),
         Err(Mistake { program, error }) => {
             output::report_as(&program, &error);
             1
