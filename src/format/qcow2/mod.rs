@@ -38,7 +38,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    BackingRef, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots, ZeroFlags, not_supported,
+    BackingRef, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots, ZeroFlags,
+    not_supported,
 };
 use crate::storage::Storage;
 use crate::units::{SECTOR, align_down, align_up};
@@ -204,6 +205,10 @@ impl Layer for Qcow2 {
 
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.zero_range(guest, len, flags)
+    }
+
+    fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {
+        Some(compress::compressor(self.compression, self.geometry.cluster_size()))
     }
 
     fn flush(&self) -> Result<()> {
