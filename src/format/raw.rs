@@ -87,7 +87,10 @@ fn create(request: CreateRequest<'_>) -> Result<()> {
     let preallocation = request.options.get("preallocation").map_or(Ok(Preallocation::Off), Preallocation::parse)?;
     let nocow = request.options.get("nocow") == Some("on");
     let size = align_up(request.size, SECTOR).unwrap_or(request.size);
-    let (_, guard) = create_storage(request.filename, &NewFile { size, preallocation, nocow, role: FileRole::Raw })?;
+    let (_, guard) = create_storage(
+        request.filename,
+        &NewFile { size, preallocation, nocow, role: FileRole::Raw, ..NewFile::default() },
+    )?;
     guard.keep();
     Ok(())
 }

@@ -117,6 +117,14 @@ impl FileStorage {
         allocated(self.file.as_fd())
     }
 
+    /// In what unit, in bytes, the file system allocates space for the file; `None` where it has not been told.
+    pub fn extent_size_hint(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Regular => sys::fs::extent_size_hint(self.file.as_fd()).filter(|hint| *hint > 0).map(u64::from),
+            _ => None,
+        }
+    }
+
     /// Reads until the buffer is full or the file ends, and returns how many bytes there were.
     fn read_some(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         let mut done = 0;

@@ -87,6 +87,52 @@ pub fn direct_align(fd: BorrowedFd<'_>) -> DirectAlign {
 mod request {
     nix::ioctl_read!(fs_ioc_getflags, b'f', 1, libc::c_long);
     nix::ioctl_write_ptr!(fs_ioc_setflags, b'f', 2, libc::c_long);
+    nix::ioctl_read!(fs_ioc_fsgetxattr, b'X', 31, super::FsXattr);
+    nix::ioctl_write_ptr!(fs_ioc_fssetxattr, b'X', 32, super::FsXattr);
+}
+
+/// `struct fsxattr` of `linux/fs.h`.
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
+}
+
+/// `FS_XFLAG_EXTSIZE` of `linux/fs.h`.
+const EXTSIZE: u32 = 0x800;
+
+/// In what unit, in bytes, the file system allocates space for this file; 0 where there is no such hint, `None` where
+/// the file system has no such thing.
+pub fn extent_size_hint(fd: BorrowedFd<'_>) -> Option<u32> {
+    let mut attributes = FsXattr::default();
+    // SAFETY: the descriptor is open and the request writes one `fsxattr`.
+    super::retry(|| unsafe { request::fs_ioc_fsgetxattr(fd.as_raw_fd(), &mut attributes) }).ok()?;
+    Some(attributes.extsize)
+}
+
+/// Asks the file system to allocate space for this (still empty) file in units of `bytes`. `false` where it has no such
+/// thing.
+pub fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> Result<bool> {
+    let mut attributes = FsXattr::default();
+    // SAFETY: the descriptor is open and the request writes one `fsxattr`.
+    let read = super::retry(|| unsafe { request::fs_ioc_fsgetxattr(fd.as_raw_fd(), &mut attributes) });
+    let result = read.and_then(|_| {
+        attributes.xflags |= EXTSIZE;
+        attributes.extsize = bytes;
+        // SAFETY: the descriptor is open and the request reads one `fsxattr`.
+        super::retry(|| unsafe { request::fs_ioc_fssetxattr(fd.as_raw_fd(), &attributes) })
+    });
+    match result {
+        Ok(_) => Ok(true),
+        // EINVAL is what a file system says that has hints but cannot have this one.
+        Err(errno) if super::lacks(errno) && errno != nix::errno::Errno::EINVAL => Ok(false),
+        Err(errno) => Err(Error::from(errno)),
+    }
 }
 
 /// `FS_NOCOW_FL` of `linux/fs.h`.

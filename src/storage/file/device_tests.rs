@@ -182,3 +182,19 @@ fn check_extents(storage: &FileStorage, model: &[u8]) {
         at = end;
     }
 }
+
+#[test]
+fn space_is_allocated_in_larger_units_where_that_can_be_asked_for() {
+    let Some(mount) = Mount::new("xfs", 320 * MIB) else { return };
+    let path = mount.path().join("f");
+    let name = path.to_str().unwrap();
+    let hint = |extent_size_hint| {
+        let new = NewFile { extent_size_hint, ..NewFile::default() };
+        FileStorage::create(name, &new).map(|creation| creation.storage.extent_size_hint())
+    };
+    assert_eq!(hint(None).unwrap(), Some(MIB));
+    assert_eq!(hint(Some(0)).unwrap(), None);
+    assert_eq!(hint(Some(8192)).unwrap(), Some(8192));
+    assert_eq!(hint(Some(1000)).unwrap_err().to_string(), "Failed to set extent size hint: Invalid argument");
+    assert_eq!(hint(Some(1 << 33)).unwrap_err().to_string(), "Extent size hint is too large");
+}

@@ -312,7 +312,7 @@ fn preallocation_takes_the_space() {
     for preallocation in [Preallocation::Falloc, Preallocation::Full] {
         let dir = dir();
         let path = dir.path().join("new");
-        let new = NewFile { size: MIB + 5, preallocation, nocow: true, role: FileRole::Raw };
+        let new = NewFile { size: MIB + 5, preallocation, nocow: true, ..NewFile::default() };
         FileStorage::create(name(&path), &new).unwrap().guard.keep();
         let info = std::fs::metadata(&path).unwrap();
         assert_eq!(info.len(), MIB + 5);
