@@ -1,6 +1,9 @@
 //! Creation options of what lies below a format: the file system, or a device.
 
-use super::{OptionDesc, OptionType};
+use super::{CreateOptions, OptionDesc, OptionType};
+use crate::error::{Error, Result};
+use crate::number::parse_size;
+use crate::storage::NewFile;
 
 /// What every disk has: the options of the raw format.
 pub static DISK_OPTIONS: &[OptionDesc] =
@@ -34,4 +37,11 @@ pub fn options_for(filename: &str) -> &'static [OptionDesc] {
     let device = std::fs::metadata(crate::text::to_os(filename))
         .is_ok_and(|data| data.file_type().is_block_device() || data.file_type().is_char_device());
     if device { DEVICE_OPTIONS } else { FILE_OPTIONS }
+}
+
+/// The file of `size` bytes that these creation options ask for. What `preallocation` means is the format's business.
+pub fn new_file(options: &CreateOptions, size: u64) -> Result<NewFile> {
+    let hint = |text| parse_size(text).map_err(|_| Error::invalid("Parameter 'extent_size_hint' expects a size"));
+    let extent_size_hint = options.get("extent_size_hint").map(hint).transpose()?;
+    Ok(NewFile { size, nocow: options.get("nocow") == Some("on"), extent_size_hint, ..NewFile::default() })
 }

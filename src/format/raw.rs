@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType};
+use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType, protocol};
 use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, ZeroFlags,
@@ -85,12 +85,9 @@ impl Window {
 
 fn create(request: CreateRequest<'_>) -> Result<()> {
     let preallocation = request.options.get("preallocation").map_or(Ok(Preallocation::Off), Preallocation::parse)?;
-    let nocow = request.options.get("nocow") == Some("on");
     let size = align_up(request.size, SECTOR).unwrap_or(request.size);
-    let (_, guard) = create_storage(
-        request.filename,
-        &NewFile { size, preallocation, nocow, role: FileRole::Raw, ..NewFile::default() },
-    )?;
+    let new = protocol::new_file(request.options, size)?;
+    let (_, guard) = create_storage(request.filename, &NewFile { preallocation, role: FileRole::Raw, ..new })?;
     guard.keep();
     Ok(())
 }
