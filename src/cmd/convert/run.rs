@@ -136,7 +136,9 @@ fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed:
 fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOptions {
     let fresh = !request.existing && request.min_sparse() > 0 && target.top().layer.limits().zero_init;
     let state = if backed {
-        let zero_from = target.nodes().get(1).map_or(u64::MAX, |node| node.layer.size());
+        // An existing target may hold anything behind the end of its backing file.
+        let behind = target.nodes().get(1).filter(|_| !request.existing);
+        let zero_from = behind.map_or(u64::MAX, |node| node.layer.size());
         TargetState::Backed { zero_from }
     } else if request.target_is_zero || fresh {
         TargetState::Zero
