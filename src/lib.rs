@@ -9,6 +9,7 @@ pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod image;
+pub mod json;
 pub mod number;
 pub mod storage;
 pub mod sys;

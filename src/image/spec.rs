@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// Run-time options of one node of an image: names and values, with nested nodes as nested objects
-/// (`file.filename=x` is `{"file": {"filename": "x"}}`).
+/// Run-time options of one node of an image: names and values. Nested nodes are nested objects
+/// (`{"file": {"filename": "x"}}`), or keys with dots (`{"file.filename": "x"}`), or a mixture.
 pub type Options = Map<String, Value>;
 
 /// What a user said to name an image.
@@ -17,12 +17,30 @@ pub enum ImageSpec {
         format: Option<String>,
     },
     /// A complete description (`--image-opts`).
-    Options(Options),
+    Options {
+        /// What was given, for messages.
+        text: String,
+        /// What it says.
+        options: Options,
+    },
 }
 
 impl ImageSpec {
     /// A file name with an optional format.
     pub fn name(filename: impl Into<String>, format: Option<&str>) -> Self {
         ImageSpec::Name { filename: filename.into(), format: format.map(str::to_owned) }
+    }
+
+    /// A description by options; `text` is what the user wrote.
+    pub fn options(text: impl Into<String>, options: Options) -> Self {
+        ImageSpec::Options { text: text.into(), options }
+    }
+
+    /// What the user wrote, as messages show it.
+    pub fn text(&self) -> &str {
+        match self {
+            ImageSpec::Name { filename, .. } => filename,
+            ImageSpec::Options { text, .. } => text,
+        }
     }
 }
