@@ -5,10 +5,11 @@ use crate::text;
 
 #[test]
 fn one_line_has_blanks_and_the_reference_s_order() {
-    let value = json!({"file": {"filename": "a", "driver": "file"}, "driver": "raw", "offset": "512", "x": [1, true], "y": {}});
+    let value =
+        json!({"file": {"filename": "a", "driver": "file"}, "driver": "raw", "offset": "512", "x": [1, true], "y": {}});
     assert_eq!(
         one_line(&value),
-        r#"{"y": {}, "offset": "512", "driver": "raw", "x": [1, true], "file": {"driver": "file", "filename": "a"}}"#
+        r#"{"x": [1, true], "offset": "512", "driver": "raw", "y": {}, "file": {"driver": "file", "filename": "a"}}"#
     );
 }
 

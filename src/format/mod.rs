@@ -9,7 +9,7 @@ pub mod raw;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::{Layer, OpenContext, OpenFlags, Options};
+use crate::image::{Child, Layer, OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
 /// The type of a creation option, which decides how its value is read and what `-o help` prints.
@@ -42,8 +42,9 @@ pub struct OpenRequest<'a> {
     pub storage: Arc<dyn Storage>,
     /// The name, for messages and for resolving relative names inside the image.
     pub filename: &'a str,
-    /// Run-time options of this node (`encrypt.key-secret`, `data-file.*`, ...), without `driver` and `file`. Formats
-    /// take out what they know; what is left over is an error.
+    /// Run-time options of this node (`encrypt.key-secret`, ...) without `driver`, `file` and `backing`, flat, with dots
+    /// in their names. Formats take out what they know; the table in `image::runtime` has those that need no more than a
+    /// check; what is left over is an error.
     pub options: &'a mut Options,
     /// How it is opened.
     pub flags: OpenFlags,
@@ -51,6 +52,10 @@ pub struct OpenRequest<'a> {
     pub probed: bool,
     /// Secrets and policy.
     pub context: &'a OpenContext,
+    /// Where [`OpenRequest::open_data_file`] leaves what it opened, for `info`.
+    pub(crate) data_file: &'a mut Option<Child>,
+    /// How deep this image lies inside other images.
+    pub(crate) nesting: usize,
 }
 
 /// A request to create an image.

@@ -8,7 +8,7 @@ use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType, protocol
 use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, ZeroFlags,
-    create_storage, not_supported, probe,
+    create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
 use crate::storage::{FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
@@ -115,7 +115,7 @@ impl Raw {
         let from = guest as usize;
         let count = data.len().min(sector.len() - from);
         sector[from..from + count].copy_from_slice(&data[..count]);
-        if probe(&sector).name == FORMAT.name { Ok(()) } else { Err(Error::os(libc::EPERM)) }
+        if probes_as_raw(&sector) { Ok(()) } else { Err(Error::os(libc::EPERM)) }
     }
 }
 

@@ -13,6 +13,8 @@ fn open_with(bytes: Vec<u8>, options: Value, probed: bool) -> Result<Box<dyn Lay
         flags: OpenFlags::WRITE,
         context: &context,
         probed,
+        data_file: &mut None,
+        nesting: 0,
     })
 }
 

@@ -1,16 +1,7 @@
 //! A stack of layers: what the guest sees.
 
-use super::{Extent, ExtentKind, Layer};
+use super::{Extent, ExtentKind, Node};
 use crate::error::Result;
-
-/// One opened image of a chain.
-#[derive(Debug)]
-pub struct Node {
-    /// The image.
-    pub layer: Box<dyn Layer>,
-    /// Its name, as messages and `info` show it.
-    pub filename: String,
-}
 
 /// An opened image and everything it lies on, the top first.
 #[derive(Debug)]
@@ -32,6 +23,11 @@ impl Chain {
     pub fn new(nodes: Vec<Node>) -> Self {
         assert!(!nodes.is_empty(), "a chain has a top");
         Chain { nodes }
+    }
+
+    /// The image that was named, without those below it.
+    pub fn into_top(self) -> Node {
+        self.nodes.into_iter().next().expect("a chain has a top")
     }
 
     /// The image that was named.

@@ -165,7 +165,9 @@ impl<'a> Parser<'a> {
             return Ok(Value::Object(object));
         }
         loop {
-            let Value::String(key) = self.value(token, depth + 1)? else { return Err(error("key is not a string in object")) };
+            let Value::String(key) = self.value(token, depth + 1)? else {
+                return Err(error("key is not a string in object"));
+            };
             if !matches!(self.expect()?, Token::Punctuation(':')) {
                 return Err(error("missing : in object pair"));
             }

@@ -25,8 +25,14 @@ fn keys_are_in_the_order_of_the_reference() {
 
 #[test]
 fn the_youngest_of_a_bucket_comes_first() {
-    assert_eq!(ordered_keys(&object(&["backing-filename-format", "children"])), ["children", "backing-filename-format"]);
-    assert_eq!(ordered_keys(&object(&["children", "backing-filename-format"])), ["backing-filename-format", "children"]);
+    assert_eq!(
+        ordered_keys(&object(&["backing-filename-format", "children"])),
+        ["children", "backing-filename-format"]
+    );
+    assert_eq!(
+        ordered_keys(&object(&["children", "backing-filename-format"])),
+        ["backing-filename-format", "children"]
+    );
 }
 
 #[test]

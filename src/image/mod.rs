@@ -5,10 +5,17 @@
 //! the zeros behind a short backing file, and read-modify-write at the edges of a range happen once, in [`Chain`].
 
 mod chain;
+mod context;
 mod filename;
 mod info;
+mod jsonname;
+mod keyorder;
+mod nested;
+mod node;
 mod open;
+mod options;
 mod probe;
+mod runtime;
 mod spec;
 mod write;
 
@@ -18,11 +25,15 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-pub use chain::{Chain, ChainExtent, Node};
+pub use chain::{Chain, ChainExtent};
+pub use context::{OpenContext, OpenFlags, OpenPolicy, Reference, Warning, WarningSink};
 pub use filename::resolve_backing;
 pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
-pub use open::{OpenContext, OpenFlags, OpenPolicy, create_storage, open_chain, open_layer, open_storage};
-pub use probe::probe;
+pub use keyorder::in_reference_order;
+pub(crate) use node::Child;
+pub use node::Node;
+pub use open::{create_storage, open_chain, open_layer};
+pub use probe::{Driver, probe, probes_as_raw};
 pub use spec::{ImageSpec, Options};
 pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};
 

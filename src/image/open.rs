@@ -1,121 +1,468 @@
 //! Opening: from what a user named to a [`Chain`] of layers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Chain, ImageSpec, Layer, Node, Options, probe, resolve_backing};
-use crate::crypto::Secrets;
+use serde_json::{Value, json};
+
+use super::filename::{protocol_prefix, resolve_backing, strip_protocol};
+use super::node::{Child, FileNode, Parts};
+use super::options::NodeOptions;
+use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
+use super::runtime::{FileOptions, General, check_qcow2};
+use super::spec::Options;
+use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, jsonname};
 use crate::error::{Context, Error, Result};
-use crate::format::{self, OpenRequest};
-use crate::storage::{
-    CacheMode, Creation, FileRole, FileStorage, NewFile, OpenMode, Permissions, Storage, UnfinishedFile,
-};
+use crate::format::{Format, OpenRequest, raw};
+use crate::storage::{Creation, FileRole, FileStorage, NewFile, OpenMode, Protocol, Storage, UnfinishedFile};
+use crate::text;
 
-/// Which files named inside an image may be opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OpenPolicy {
-    /// Everything an image refers to, as the reference does.
-    #[default]
-    Trusting,
-}
+/// How deep images may lie inside images.
+const MAX_NESTING: usize = 32;
 
-/// How an image is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenFlags {
-    /// Open for writing.
-    pub write: bool,
-    /// Do not care who else uses the image (`-U`).
-    pub share: bool,
-    /// The cache mode.
-    pub cache: CacheMode,
-    /// Leave the backing file closed.
-    pub no_backing: bool,
-    /// Only metadata will be looked at: a missing key for the contents is no error.
-    pub no_io: bool,
-    /// This run has created the image: nothing is lost if it is unusable after a crash, so metadata may be written in any
-    /// order.
-    pub fresh: bool,
-}
-
-impl OpenFlags {
-    /// Read-only with the default cache mode.
-    pub const READ: OpenFlags = OpenFlags {
-        write: false,
-        share: false,
-        cache: CacheMode::WRITEBACK,
-        no_backing: false,
-        no_io: false,
-        fresh: false,
-    };
-    /// Read and write with the default cache mode.
-    pub const WRITE: OpenFlags = OpenFlags { write: true, ..OpenFlags::READ };
-}
-
-/// What opening needs to know besides names: secrets and policy.
-#[derive(Debug, Default)]
-pub struct OpenContext {
-    /// The secrets given with `--object secret,...`.
-    pub secrets: Secrets,
-    /// Which referenced files may be opened.
-    pub policy: OpenPolicy,
-}
-
-/// Opens the image and everything it lies on.
+/// Opens the image and everything it lies on. Errors say what could not be opened: "Could not open 'x': ...".
 pub fn open_chain(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<Chain> {
-    let mut nodes = Vec::new();
-    let mut node = open_layer(spec, flags, context)?;
-    loop {
-        let backing = if flags.no_backing { None } else { node.layer.backing() };
-        let name = node.filename.clone();
-        nodes.push(node);
-        let Some(backing) = backing else { break };
-        let filename = resolve_backing(&name, &backing.filename);
-        let spec = ImageSpec::name(filename, backing.format.as_deref());
-        let flags = OpenFlags { write: false, ..flags };
-        node = open_layer(&spec, flags, context).context(|| "Could not open backing file")?;
-    }
-    Ok(Chain::new(nodes))
+    let text = spec.text();
+    Opener { context, nesting: 0 }.chain(Target::from(spec), flags).context(|| format!("Could not open '{text}'"))
 }
 
-/// Opens one image without its backing file.
+/// Opens one image without its backing file. Errors are as those of [`open_chain`].
 pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<Node> {
-    let ImageSpec::Name { filename, format } = spec else {
-        return Err(Error::unsupported("image options"));
-    };
-    let storage = open_file(filename, flags).context(|| format!("Could not open '{filename}'"))?;
-    let probed = format.is_none();
-    let format = match format {
-        Some(name) => format::find(name).ok_or_else(|| Error::invalid(format!("Unknown driver '{name}'")))?,
-        None => {
-            let mut head = [0; 2048];
-            storage.read_at(&mut head, 0)?;
-            probe(&head)
-        }
-    };
-    let role = if format.name == "raw" { FileRole::Raw } else { FileRole::Metadata };
-    storage
-        .lock(Permissions::for_file(role, flags.write, flags.share, flags.no_io))
-        .context(|| format!("Could not open '{filename}'"))?;
-    let mut options = Options::new();
-    let request = OpenRequest { storage, filename, options: &mut options, flags, probed, context };
-    let layer: Box<dyn Layer> = (format.open)(request).context(|| format!("Could not open '{filename}'"))?;
-    Ok(Node { layer, filename: filename.clone() })
-}
-
-/// Opens the file behind an image. No locks are taken yet, as they depend on the format found in it.
-fn open_file(filename: &str, flags: OpenFlags) -> Result<Arc<FileStorage>> {
-    let mode = OpenMode { write: flags.write, ..OpenMode::READ };
-    Ok(Arc::new(FileStorage::open(filename, mode, flags.cache)?))
-}
-
-/// Opens the file that holds the data of another image, and locks it.
-pub fn open_storage(filename: &str, flags: OpenFlags) -> Result<Arc<dyn Storage>> {
-    let storage = open_file(filename, flags)?;
-    storage.lock(Permissions::for_file(FileRole::Data, flags.write, flags.share, flags.no_io))?;
-    Ok(storage)
+    Ok(open_chain(spec, OpenFlags { no_backing: true, ..flags }, context)?.into_top())
 }
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
 pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
     let Creation { storage, guard } = FileStorage::create(filename, new)?;
     Ok((Arc::new(storage), guard))
+}
+
+/// Something to be opened: a name, options, or both.
+#[derive(Debug, Default)]
+struct Target {
+    filename: Option<String>,
+    options: NodeOptions,
+}
+
+impl From<&ImageSpec> for Target {
+    fn from(spec: &ImageSpec) -> Self {
+        match spec {
+            ImageSpec::Name { filename, format } => {
+                let mut options = NodeOptions::default();
+                if let Some(format) = format {
+                    options.set("driver", format.as_str());
+                }
+                Target { filename: Some(filename.clone()), options }
+            }
+            ImageSpec::Options { options, .. } => Target { filename: None, options: NodeOptions::new(options.clone()) },
+        }
+    }
+}
+
+impl Target {
+    /// Turns a `json:` name into options. What the name says gives way to what was said besides.
+    fn read_name(mut self) -> Result<Target> {
+        let Some(text) = self.filename.as_deref().and_then(|name| name.strip_prefix("json:")) else {
+            return Ok(self);
+        };
+        match jsonname::parse(text).context(|| "Could not parse the JSON options")? {
+            Value::Object(options) => self.options.add_defaults(NodeOptions::new(options)),
+            _ => return Err(Error::invalid("Invalid JSON object given")),
+        }
+        self.filename = None;
+        Ok(self)
+    }
+
+    /// Takes out the driver.
+    fn driver(&mut self) -> Result<Option<Driver>> {
+        let name = self.options.string("driver").map(str::to_owned);
+        self.options.remove("driver");
+        name.map(|name| Driver::find(&name)).transpose()
+    }
+}
+
+/// What is to be done about the backing file of an image.
+struct BackingPlan {
+    /// What to open.
+    target: Target,
+    /// What the image itself says; the description of the image names the backing file if it is another one.
+    recorded: String,
+    /// Whether the user named another one.
+    overridden: bool,
+}
+
+struct Opener<'a> {
+    context: &'a OpenContext,
+    nesting: usize,
+}
+
+impl<'a> Opener<'a> {
+    /// Opens an image and the images below it, one after the other: a chain may be longer than the stack.
+    fn chain(&self, target: Target, flags: OpenFlags) -> Result<Chain> {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut next = Some(BackingPlan { target, recorded: String::new(), overridden: false });
+        while let Some(plan) = next.take() {
+            let depth = nodes.len();
+            let flags = if depth == 0 { flags } else { OpenFlags { write: false, fresh: false, ..flags } };
+            // Each level of the chain says that it could not open the one below.
+            let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));
+            let (node, backing) = self.image(plan.target, flags).map_err(nest)?;
+            // The same file in the same format, reached through names inside images alone, leads here again for ever.
+            if !plan.overridden
+                && node.layer.backing().is_some()
+                && let Some(file) = node.identity()
+                && !seen.insert((file, node.driver()))
+            {
+                let text = format!("Backing file '{}' creates an infinite loop.", node.filename);
+                return Err(nest(Error::invalid(text)));
+            }
+            if plan.overridden
+                && node.filename != plan.recorded
+                && let Some(above) = nodes.last_mut()
+            {
+                above.override_backing(Value::Object(node.full_options()));
+            }
+            nodes.push(node);
+            next = backing
+                .map_err(|error| (0..depth).fold(error, |error, _| error.context("Could not open backing file")))?;
+        }
+        Ok(Chain::new(nodes))
+    }
+
+    /// Opens one image. The second result is its backing file, still to be opened, or why that cannot be said.
+    fn image(&self, target: Target, flags: OpenFlags) -> Result<(Node, Result<Option<BackingPlan>>)> {
+        if self.nesting > MAX_NESTING {
+            return Err(Error::unsupported("Too many images inside images"));
+        }
+        let mut target = target.read_name()?;
+        let no_backing = self.wants_no_backing(&mut target.options);
+        let driver = target.driver()?;
+        if let Some(Driver::Protocol(protocol)) = driver {
+            return Ok((self.bare_file(protocol, target, flags)?, Ok(None)));
+        }
+        if driver.is_none() && target.filename.is_none() && !has_child(&target.options, "file") {
+            return Err(Error::invalid("Must specify either driver or file"));
+        }
+        let flags = general_options(&mut target.options, flags)?;
+        let file = self.child("file", target.filename.take(), &mut target.options, flags)?;
+        let format = match driver {
+            Some(Driver::Format(format)) => format,
+            _ => self.probe(&file, !flags.write)?,
+        };
+        let mut opening = Opening { opener: self, format, options: target.options, flags };
+        let mut node = opening.open(file, driver.is_none())?;
+        let backing = if no_backing || flags.no_backing { Ok(None) } else { opening.backing(&node) };
+        if no_backing && !flags.no_io && node.layer.backing().is_some() {
+            node.override_backing(Value::Null);
+        }
+        match opening.options.first() {
+            Some(unknown) => {
+                Err(Error::invalid(format!("Block format '{}' does not support the option '{unknown}'", format.name)))
+            }
+            None => Ok((node, backing)),
+        }
+    }
+
+    /// Whether the options say that there shall be no backing file.
+    fn wants_no_backing(&self, options: &mut NodeOptions) -> bool {
+        match options.get("backing") {
+            Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() => self.context.warn(&Warning::Plain(
+                "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead".to_owned(),
+            )),
+            _ => return false,
+        }
+        options.remove("backing");
+        true
+    }
+
+    /// Opens a file that is the image: as raw, but by the name of its protocol.
+    fn bare_file(&self, protocol: &'static str, target: Target, flags: OpenFlags) -> Result<Node> {
+        let file = self.file(Some(protocol), target.filename, target.options, flags)?;
+        let filename = file.filename.clone();
+        let child = Child::File(file);
+        child.lock(FileRole::Raw, flags.write, flags.share, flags.no_io)?;
+        let request = OpenRequest {
+            storage: child.storage(),
+            filename: &filename,
+            options: &mut Options::new(),
+            flags,
+            probed: false,
+            context: self.context,
+            data_file: &mut None,
+            nesting: self.nesting,
+        };
+        let layer = (raw::FORMAT.open)(request)?;
+        let parts = Parts { protocol: Some(protocol), children: vec![("file", child)], ..Parts::default() };
+        Ok(Node::with_parts(layer, parts))
+    }
+
+    /// The format that the first bytes of a file announce.
+    fn probe(&self, file: &Child, read_only: bool) -> Result<&'static Format> {
+        let storage = file.storage();
+        let len = storage.len()?;
+        let mut head = [0; PROBE_LEN];
+        let head = &mut head[..len.min(PROBE_LEN as u64) as usize];
+        storage.read_at(head, 0).context(|| "Could not read image for determining its format")?;
+        let name = file.base_name();
+        let format = probe(head, name)?;
+        if format.name == "raw" && !read_only {
+            self.context.warn(&Warning::Headed(format!(
+                "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \
+                 Automatically detecting the format is dangerous for raw images, write operations on block 0 will be \
+                 restricted.\n         Specify the 'raw' format explicitly to remove the restrictions."
+            )));
+        }
+        Ok(format)
+    }
+
+    /// Opens what an image's bytes come from: the options of the child `name`, or a file name.
+    fn child(
+        &self,
+        name: &str,
+        filename: Option<String>,
+        options: &mut NodeOptions,
+        flags: OpenFlags,
+    ) -> Result<Child> {
+        let child = options.take_child(name);
+        if let Some(node) = options.string(name) {
+            return Err(unknown_node(node));
+        }
+        if filename.is_none() && child.is_empty() {
+            return Err(Error::invalid(format!("A block device must be specified for \"{name}\"")));
+        }
+        let mut target = Target { filename, options: child }.read_name()?;
+        let flags = OpenFlags { no_backing: false, no_io: false, ..flags };
+        let protocol = match target.driver()? {
+            Some(Driver::Format(format)) => {
+                target.options.set("driver", format.name);
+                let opener = Opener { context: self.context, nesting: self.nesting + 1 };
+                return opener.chain(target, flags).map(|chain| Child::Image(Arc::new(chain)));
+            }
+            Some(Driver::Protocol(protocol)) => Some(protocol),
+            None => None,
+        };
+        self.file(protocol, target.filename, target.options, flags).map(Child::File)
+    }
+
+    /// Opens a file or device. It is not locked yet: that depends on what is found in it.
+    fn file(
+        &self,
+        driver: Option<&'static str>,
+        filename: Option<String>,
+        mut options: NodeOptions,
+        flags: OpenFlags,
+    ) -> Result<FileNode> {
+        let (driver, filename) = match (driver, filename) {
+            (None, Some(name)) => find_protocol(&name)?,
+            (Some(driver), Some(name)) => (driver, strip_protocol(&name, driver)),
+            (Some(driver), None) => (driver, options.string("filename").unwrap_or_default().to_owned()),
+            (None, None) => return Err(Error::invalid("Must specify either driver or file")),
+        };
+        options.remove("filename");
+        if filename.is_empty() {
+            return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
+        }
+        let flags = general_options(&mut options, flags)?;
+        let own = FileOptions::take(&mut options, flags.cache.direct)?;
+        let protocol = if driver == "file" { Protocol::File } else { Protocol::HostDevice };
+        let mode = OpenMode { write: flags.write, protocol };
+        let storage = Arc::new(FileStorage::open(&filename, mode, flags.cache)?);
+        match options.first() {
+            Some(unknown) => {
+                Err(Error::invalid(format!("Block protocol '{driver}' doesn't support the option '{unknown}'")))
+            }
+            None => Ok(FileNode { storage, filename, driver, locking: own.locking }),
+        }
+    }
+}
+
+/// One image format at work on an opened file.
+struct Opening<'a, 'b> {
+    opener: &'b Opener<'a>,
+    format: &'static Format,
+    options: NodeOptions,
+    flags: OpenFlags,
+}
+
+impl Opening<'_, '_> {
+    fn open(&mut self, file: Child, probed: bool) -> Result<Node> {
+        let Opening { opener, format, flags, .. } = *self;
+        let role = if format.name == "raw" { FileRole::Raw } else { FileRole::Metadata };
+        file.lock(role, flags.write, flags.share, flags.no_io)?;
+        if flags.write {
+            file.check_writable()?;
+        }
+        let mut parts = Parts { strong: self.strong_options(), ..Parts::default() };
+        parts.needs_options = parts.strong.len() > 1;
+        for name in ["offset", "size"].into_iter().filter(|_| format.name == "raw") {
+            if let Some(size) = self.options.take_size(name)? {
+                self.options.set(name, size);
+            }
+        }
+        let filename = file.base_name().to_owned();
+        let mut options = std::mem::take(&mut self.options).into_map();
+        let mut data_file = None;
+        let request = OpenRequest {
+            storage: file.storage(),
+            filename: &filename,
+            options: &mut options,
+            flags,
+            probed,
+            context: opener.context,
+            data_file: &mut data_file,
+            nesting: opener.nesting,
+        };
+        let layer = (format.open)(request)?;
+        self.options = NodeOptions::new(options);
+        if format.name == "qcow2" {
+            let version_3 = layer.info()?.format_specific.is_some_and(|data| data["compat"] != json!("0.10"));
+            check_qcow2(&mut self.options, layer.limits().cluster, version_3)?;
+        }
+        parts.children.extend(data_file.map(|child| ("data-file", child)));
+        parts.children.push(("file", file));
+        Ok(Node::with_parts(layer, parts))
+    }
+
+    /// The options that are part of a description of this image.
+    fn strong_options(&self) -> Options {
+        let names: &[&str] = match self.format.name {
+            "raw" => &["offset", "size"],
+            "qcow2" => &["encrypt.key-secret"],
+            _ => &[],
+        };
+        let mut strong = Options::new();
+        strong.insert("driver".to_owned(), json!(self.format.name));
+        for name in names {
+            if let Some(value) = self.options.get(name) {
+                strong.insert((*name).to_owned(), value.clone());
+            }
+        }
+        strong
+    }
+
+    /// The backing file: what the options say, with what the image says for the rest.
+    fn backing(&mut self, node: &Node) -> Result<Option<BackingPlan>> {
+        let mut options = self.options.take_child("backing");
+        if let Some(name) = self.options.string("backing") {
+            return Err(unknown_node(name).context("Could not open backing file"));
+        }
+        let recorded = node.layer.backing();
+        let given = options.contains("file.filename");
+        if !given && recorded.is_none() && options.is_empty() {
+            return Ok(None);
+        }
+        if !self.format.backing {
+            return Err(Error::invalid("Driver doesn't support backing files"));
+        }
+        let filename = match &recorded {
+            Some(backing) if !given => {
+                let filename = resolve_backing(node.base_name(), &backing.filename)?;
+                self.opener.context.policy.check(&node.filename, Reference::Backing(&filename))?;
+                Some(filename)
+            }
+            _ => None,
+        };
+        if let Some(format) = recorded.as_ref().and_then(|backing| backing.format.as_deref())
+            && !options.contains("driver")
+        {
+            options.set("driver", format);
+        }
+        let recorded = recorded.map(|backing| backing.filename).unwrap_or_default();
+        Ok(Some(BackingPlan { target: Target { filename, options }, recorded, overridden: given }))
+    }
+}
+
+impl OpenRequest<'_> {
+    /// Opens the external data file of the image that is being opened: the one the options name, or `recorded`, the name
+    /// in the image. `expected` says whether the image has one. The result is `None` where it has none, and where only
+    /// metadata will be looked at.
+    pub fn open_data_file(&mut self, expected: bool, recorded: Option<&str>) -> Result<Option<Arc<dyn Storage>>> {
+        let mut options = NodeOptions::new(std::mem::take(self.options));
+        let result = self.data_file_child(expected, recorded, &mut options);
+        options.take_child("data-file");
+        options.remove("data-file");
+        *self.options = options.into_map();
+        match result? {
+            Some(child) => {
+                child.lock(FileRole::Data, self.flags.write, self.flags.share, false)?;
+                let storage = child.storage();
+                *self.data_file = Some(child);
+                Ok(Some(storage))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn data_file_child(
+        &self,
+        expected: bool,
+        recorded: Option<&str>,
+        options: &mut NodeOptions,
+    ) -> Result<Option<Child>> {
+        if self.flags.no_io {
+            return Ok(None);
+        }
+        let given = has_child(options, "data-file");
+        let filename = match (expected, given) {
+            (false, false) => return Ok(None),
+            (_, true) => None,
+            (true, false) => {
+                let name = recorded.ok_or_else(|| Error::invalid("'data-file' is required for this image"))?;
+                self.context.policy.check(self.filename, Reference::DataFile(name))?;
+                Some(name.to_owned())
+            }
+        };
+        let opener = Opener { context: self.context, nesting: self.nesting };
+        let child = opener.child("data-file", filename, options, self.flags)?;
+        if !expected {
+            return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
+        }
+        if self.flags.write {
+            child.check_writable()?;
+        }
+        Ok(Some(child))
+    }
+}
+
+/// Takes the options that every node has, and says how the node is to be opened.
+fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<OpenFlags> {
+    let general = General::take(options)?;
+    if flags.write && general.read_only == Some(true) {
+        return Err(Error::invalid("Block node is read-only"));
+    }
+    if flags.write && general.force_share {
+        return Err(Error::invalid("force-share=on can only be used with read-only images"));
+    }
+    Ok(OpenFlags { cache: general.cache(flags.cache), share: flags.share || general.force_share, ..flags })
+}
+
+/// Whether options say anything about the child `name`.
+fn has_child(options: &NodeOptions, name: &str) -> bool {
+    let prefix = format!("{name}.");
+    options.string(name).is_some() || options.map().keys().any(|key| key.starts_with(&prefix))
+}
+
+fn unknown_node(name: &str) -> Error {
+    Error::not_found(format!("Cannot find device='{name}' nor node-name='{name}'"))
+}
+
+/// How the file of this name is reached, and its name without the protocol.
+fn find_protocol(name: &str) -> Result<(&'static str, String)> {
+    use std::os::unix::fs::FileTypeExt;
+    let device = std::fs::metadata(text::to_os(name))
+        .is_ok_and(|info| info.file_type().is_block_device() || info.file_type().is_char_device());
+    if device {
+        return Ok(("host_device", name.to_owned()));
+    }
+    match protocol_prefix(name) {
+        None => Ok(("file", name.to_owned())),
+        Some("file") => Ok(("file", strip_protocol(name, "file"))),
+        Some("host_device") => Ok(("host_device", strip_protocol(name, "host_device"))),
+        Some(foreign) if is_foreign_protocol(foreign) => {
+            Err(Error::unsupported(format!("The protocol '{foreign}' is not supported yet, only local files are")))
+        }
+        Some(unknown) => Err(Error::invalid(format!("Unknown protocol '{unknown}'"))),
+    }
 }

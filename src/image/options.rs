@@ -24,6 +24,11 @@ impl NodeOptions {
         NodeOptions(flat)
     }
 
+    /// Options that are flat already.
+    pub fn from_pairs<const N: usize>(pairs: [(&str, Value); N]) -> Self {
+        NodeOptions(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
     /// Adds options that have not been given yet.
     pub fn add_defaults(&mut self, other: NodeOptions) {
         for (key, value) in other.0 {

@@ -26,7 +26,8 @@ fn children_are_taken_out() {
 
 #[test]
 fn values_are_checked_by_type() {
-    let bools = [(json!(true), Some(true)), (json!("off"), Some(false)), (json!("yes"), Some(true)), (json!(null), None)];
+    let bools =
+        [(json!(true), Some(true)), (json!("off"), Some(false)), (json!("yes"), Some(true)), (json!(null), None)];
     for (value, expected) in bools {
         assert_eq!(options(json!({"b": value})).take_bool("b").unwrap(), expected);
     }

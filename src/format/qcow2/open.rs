@@ -7,19 +7,19 @@ use super::header::Header;
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
 use super::{Meta, Qcow2, crypt};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::format::OpenRequest;
-use crate::image::{BackingRef, Layer, open_storage};
+use crate::image::{BackingRef, Layer};
 use crate::storage::Storage;
 
 /// Opens a qcow2 image.
-pub fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
+pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let header = Header::read(&*request.storage, request.flags.write)?;
     let geometry = header.geometry();
     let (crypt, crypt_info) = crypt::open(&header, &request.storage, request.options, request.flags, request.context)?;
     let l1 =
         L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
-    let data = open_data_file(&header, &request)?;
+    let data = open_data_file(&header, &mut request)?;
     let snapshots = SnapshotTable::read(&*request.storage, &header)?;
     let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
     let mut meta = Meta { l1, l2, snapshots, header: header.clone(), writer: None };
@@ -49,16 +49,9 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn open_data_file(header: &Header, request: &OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
-    if !header.has_data_file() {
-        return Ok(Arc::clone(&request.storage));
-    }
+fn open_data_file(header: &Header, request: &mut OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
+    let name = header.data_file.as_deref().map(text);
     // Looking at metadata alone does not touch the data file, which may not be there.
-    if request.flags.no_io {
-        return Ok(Arc::clone(&request.storage));
-    }
-    match &header.data_file {
-        Some(name) => open_storage(&text(name), request.flags),
-        None => Err(Error::invalid("'data-file' is required for this image")),
-    }
+    let data = request.open_data_file(header.has_data_file(), name.as_deref())?;
+    Ok(data.unwrap_or_else(|| Arc::clone(&request.storage)))
 }

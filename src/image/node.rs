@@ -1,0 +1,211 @@
+//! One opened image with the nodes it is made of, and the names the reference gives them.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::nested::Nested;
+use super::options::NodeOptions;
+use super::spec::Options;
+use super::{Chain, Layer};
+use crate::error::{Error, Result};
+use crate::json;
+use crate::storage::{FileRole, FileStorage, Permissions, Storage};
+use crate::text;
+
+/// The longest name; what is longer is cut, as in the reference.
+const MAX_FILENAME: usize = 4096;
+
+/// One opened image of a chain.
+#[derive(Debug)]
+pub struct Node {
+    /// The image.
+    pub layer: Box<dyn Layer>,
+    /// Its name, as `info` shows it: a file name, or `json:{...}` where a file name would not lead to this image.
+    pub filename: String,
+    /// What it is made of.
+    pub(super) parts: Parts,
+}
+
+/// What an image is made of.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// The driver where it is none of an image format: the node is the file itself.
+    pub protocol: Option<&'static str>,
+    /// The children in the reference's order, by name. Empty in tests only.
+    pub children: Vec<(&'static str, Child)>,
+    /// Options that belong into a description of this image: the driver, and what changes the guest's view.
+    pub strong: Options,
+    /// The backing file, where it is not the one the image names: its description, or null.
+    pub backing: Option<Value>,
+    /// Whether the user must give options to get this image.
+    pub needs_options: bool,
+}
+
+impl Node {
+    /// A node for a layer that was not opened by name.
+    pub fn new(layer: Box<dyn Layer>, filename: impl Into<String>) -> Self {
+        Node { layer, filename: filename.into(), parts: Parts::default() }
+    }
+
+    pub(super) fn with_parts(layer: Box<dyn Layer>, parts: Parts) -> Self {
+        let mut node = Node { layer, filename: String::new(), parts };
+        node.refresh_filename();
+        node
+    }
+
+    /// Notes that the backing file is not the one that the image names.
+    pub(super) fn override_backing(&mut self, backing: Value) {
+        self.parts.backing = Some(backing);
+        self.refresh_filename();
+    }
+
+    fn refresh_filename(&mut self) {
+        let simple = !self.parts.needs_options && self.parts.backing.is_none();
+        self.filename = match self.parts.children.iter().find(|(name, _)| *name == "file") {
+            Some((_, Child::File(file))) if simple => file.filename.clone(),
+            _ => {
+                let mut name = format!("json:{}", json::one_line(&Value::Object(self.full_options())));
+                // The description is ASCII.
+                if name.len() >= MAX_FILENAME {
+                    name.truncate(MAX_FILENAME - 4);
+                    name.push_str("...");
+                }
+                name
+            }
+        };
+    }
+
+    /// The complete description of this image by options.
+    pub(super) fn full_options(&self) -> Options {
+        if self.parts.protocol.is_some()
+            && let Some((_, child)) = self.parts.children.first()
+        {
+            return child.full_options();
+        }
+        let mut options = self.parts.strong.clone();
+        for (name, child) in &self.parts.children {
+            options.insert((*name).to_owned(), Value::Object(child.full_options()));
+        }
+        if let Some(backing) = &self.parts.backing {
+            options.insert("backing".to_owned(), backing.clone());
+        }
+        options
+    }
+
+    /// The name of the driver, as `info` prints it.
+    pub fn driver(&self) -> &'static str {
+        self.parts.protocol.unwrap_or_else(|| self.layer.format())
+    }
+
+    /// Disk space taken by the files that hold this image, in bytes; its backing files are not counted. `None` where
+    /// that is not known.
+    pub fn allocated(&self) -> Result<Option<u64>> {
+        let mut sum = None;
+        for (_, child) in &self.parts.children {
+            if let Some(bytes) = child.allocated()? {
+                sum = Some(sum.unwrap_or(0u64).saturating_add(bytes));
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Whether this is nothing but its file.
+    fn is_plain_raw(&self) -> bool {
+        self.layer.format() == "raw" && !self.parts.needs_options
+    }
+
+    /// The name of the file that names inside this image are relative to.
+    pub(super) fn base_name(&self) -> &str {
+        match self.parts.children.iter().find(|(name, _)| *name == "file") {
+            Some((_, child)) => child.base_name(),
+            None => &self.filename,
+        }
+    }
+
+    /// Device and inode number of the file behind this image.
+    pub(super) fn identity(&self) -> Option<(u64, u64)> {
+        match self.parts.children.iter().find(|(name, _)| *name == "file")? {
+            (_, Child::File(file)) => {
+                let info = std::fs::metadata(text::to_os(&file.filename)).ok()?;
+                Some((info.dev(), info.ino()))
+            }
+            (_, Child::Image(chain)) => chain.top().identity(),
+        }
+    }
+}
+
+/// What the bytes of an image come from.
+#[derive(Debug)]
+pub(crate) enum Child {
+    /// A file or device.
+    File(FileNode),
+    /// Another image, read through its format.
+    Image(Arc<Chain>),
+}
+
+/// An opened file or device.
+#[derive(Debug)]
+pub(crate) struct FileNode {
+    pub storage: Arc<FileStorage>,
+    /// The name without a protocol in front.
+    pub filename: String,
+    /// `file` or `host_device`.
+    pub driver: &'static str,
+    /// Whether locks shall be taken.
+    pub locking: bool,
+}
+
+impl Child {
+    /// The bytes.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        match self {
+            Child::File(file) => Arc::clone(&file.storage) as Arc<dyn Storage>,
+            Child::Image(chain) if chain.top().is_plain_raw() => Arc::clone(chain.top().layer.storage()),
+            Child::Image(chain) => Arc::new(Nested(Arc::clone(chain))),
+        }
+    }
+
+    /// Whether an image in it can be written.
+    pub fn check_writable(&self) -> Result<()> {
+        match self {
+            Child::Image(chain) if !chain.top().is_plain_raw() => {
+                Err(Error::unsupported("Writing to an image inside another image is not supported yet"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells others what it is used for. Images inside images have been locked when they were opened.
+    pub fn lock(&self, role: FileRole, write: bool, share: bool, no_io: bool) -> Result<()> {
+        match self {
+            Child::File(file) if file.locking => file.storage.lock(Permissions::for_file(role, write, share, no_io)),
+            _ => Ok(()),
+        }
+    }
+
+    fn allocated(&self) -> Result<Option<u64>> {
+        match self {
+            Child::File(file) => file.storage.allocated().map(Some),
+            Child::Image(chain) => chain.top().allocated(),
+        }
+    }
+
+    fn full_options(&self) -> Options {
+        match self {
+            Child::File(file) => {
+                NodeOptions::from_pairs([("driver", json!(file.driver)), ("filename", json!(file.filename))]).into_map()
+            }
+            Child::Image(chain) => chain.top().full_options(),
+        }
+    }
+
+    /// The name of the file at the bottom.
+    pub fn base_name(&self) -> &str {
+        match self {
+            Child::File(file) => &file.filename,
+            Child::Image(chain) => chain.top().base_name(),
+        }
+    }
+}
