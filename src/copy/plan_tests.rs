@@ -4,7 +4,7 @@ use crate::image::{Chain, Layer, Node};
 
 fn chain(parts: &[(u64, Part)]) -> Chain {
     let layer: Box<dyn Layer> = Box::new(FakeLayer::new(parts));
-    Chain::new(vec![Node { layer, filename: "fake".to_owned() }])
+    Chain::new(vec![Node::new(layer, "fake")])
 }
 
 fn rules(cluster: u64) -> PlanRules {
@@ -132,7 +132,7 @@ fn salvage_reads_what_cannot_be_mapped() {
     let mut fake = FakeLayer::new(&[(64 * K, Part::Data)]);
     fake.bad_map = Some(4 * K..5 * K);
     let layer: Box<dyn Layer> = Box::new(fake);
-    let chains = [Chain::new(vec![Node { layer, filename: "fake".to_owned() }])];
+    let chains = [Chain::new(vec![Node::new(layer, "fake")])];
     let source = Source::new(&chains, false);
     let mut task = Task::default();
     let error = loop {

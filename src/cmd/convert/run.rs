@@ -69,7 +69,7 @@ pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<
     if format.is_some() {
         return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
     }
-    Ok(ImageSpec::Options(image_options(name)?))
+    Ok(ImageSpec::options(name, image_options(name)?))
 }
 
 fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {

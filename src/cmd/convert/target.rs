@@ -98,7 +98,7 @@ impl NewTarget {
         };
         let mut guards = vec![UnfinishedFile::before(name)];
         if let Some(data_file) = self.options.get("data_file") {
-            guards.push(UnfinishedFile::before(&resolve_backing(name, data_file)));
+            guards.push(UnfinishedFile::before(data_file));
         }
         create(CreateRequest { filename: name, size: self.size, options: &self.options, context })
             .context(|| format!("{name}: error while converting {}", self.format.name))?;
@@ -114,7 +114,7 @@ impl NewTarget {
         if backing_format.is_some_and(|format| format::find(format).is_none()) {
             return Ok(()); // creating has its own message for that
         }
-        let spec = ImageSpec::name(resolve_backing(name, backing), backing_format);
+        let spec = ImageSpec::name(resolve_backing(name, backing)?, backing_format);
         open_chain(&spec, OpenFlags { share: true, ..OpenFlags::READ }, context)
             .map(drop)
             .context(|| "Could not open backing file")
@@ -129,7 +129,7 @@ impl NewTarget {
         options.insert("driver".to_owned(), self.format.name.into());
         options.insert("file.filename".to_owned(), name.into());
         options.insert("encrypt.key-secret".to_owned(), secret.into());
-        ImageSpec::Options(options)
+        ImageSpec::options(name, options)
     }
 }
 
