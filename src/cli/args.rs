@@ -24,6 +24,10 @@ use crate::error::{Error, Result};
 /// The name of the program, as messages give it.
 pub const PROGRAM: &str = "qemu-img";
 
+/// The `help_heading` of options that the reference does not have. They answer to their full names only, so that what
+/// is short for one of the reference's options stays so.
+pub const OWN: &str = "Options of qemu-img-rs only";
+
 /// The ID of `--object`.
 const OBJECT: &str = "object";
 
@@ -184,7 +188,7 @@ impl Args {
 
     /// The value of an option with a [`parsed`] value parser; the last one, where it was given several times.
     pub fn get<T: Clone + Send + Sync + 'static>(&self, id: &str) -> Option<&T> {
-        self.matches.get_many::<T>(id).and_then(|values| values.last())
+        self.matches.get_many::<T>(id).and_then(|mut values| values.next_back())
     }
 
     /// The secrets that `--object` defines.

@@ -32,9 +32,9 @@ fn the_last_value_wins_and_all_are_kept() {
 
 #[test]
 fn values_may_be_anything() {
-    let args = run_of("convert", &["-B", "", "-l=x", "-O", "--", "-f", "-n", "--", "-x", "--help"]);
+    let args = run_of("convert", &["-B", "", "-F=x", "-O", "--", "-f", "-n", "--", "-x", "--help"]);
     assert_eq!(args.text("backing"), Some(""));
-    assert_eq!(args.text("snapshot"), Some("=x"));
+    assert_eq!(args.text("backing-format"), Some("=x"));
     assert_eq!(args.text("output-format"), Some("--"));
     assert_eq!(args.text("format"), Some("-n"));
     assert_eq!(args.operands(), ["-x", "--help"]);

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use clap::{Arg, Command};
 
+use super::args::OWN;
 use crate::text;
 
 /// What [`scan`] found.
@@ -95,7 +96,8 @@ fn long_option<'a>(
 
 /// The option called `name`, or the only one whose name starts like that. `word` is what the user wrote, for messages.
 ///
-/// Hidden aliases answer to their full name only, so that they do not make prefixes of other names ambiguous.
+/// Hidden aliases and options of our own answer to their full name only, so that they do not make prefixes of other
+/// names ambiguous.
 fn find_long<'a>(command: &'a Command, name: &str, word: &str) -> Result<(&'a Arg, &'a str), String> {
     let mut candidates: Vec<(&Arg, &str)> = Vec::new();
     for arg in command.get_arguments() {
@@ -107,7 +109,7 @@ fn find_long<'a>(command: &'a Command, name: &str, word: &str) -> Result<(&'a Ar
             if long == name {
                 return Ok((arg, long));
             }
-            if long.starts_with(name) {
+            if long.starts_with(name) && arg.get_help_heading() != Some(OWN) {
                 candidates.push((arg, long));
             }
         }

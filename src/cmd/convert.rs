@@ -11,7 +11,7 @@ use clap::Arg;
 
 use self::request::{Parsed, parse_rate, parse_snapshot, parse_sparse, parse_workers};
 use super::Command;
-use crate::cli::args::{Args, flag, operands, parsed, value};
+use crate::cli::args::{Args, OWN, flag, operands, parsed, value};
 use crate::cli::create_options::option_list;
 use crate::cli::object::{self, Objects};
 use crate::cli::output;
@@ -123,7 +123,9 @@ fn work_options() -> [Arg; 10] {
             .long("copy-range-offloading"),
         flag("compress", "Compress the target's clusters").short('c').alias("compress"),
         flag("progress", "Show progress").short('p').alias("progress"),
-        flag("verify", "Read the finished target back and compare it with the sources").long("verify"),
+        flag("verify", "Read the finished target back and compare it with the sources")
+            .long("verify")
+            .help_heading(OWN),
         flag("no-create", "Write into the existing target instead of creating it").short('n').alias("no-create"),
     ]
 }

@@ -15,7 +15,7 @@ use crate::{copy, format};
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
-    let watch = Watch::new(request.progress, request.quiet);
+    let watch = Watch::new(request.progress, request.quiet)?;
     let result = convert(request, context, &watch);
     watch.finish(result.is_ok());
     result

@@ -1,33 +1,51 @@
 //! What a conversion tells its user on the way.
 
 use crate::cli::output;
+use crate::cli::progress::Progress;
 use crate::copy::Monitor;
+use crate::error::Result;
+use crate::sys::signal;
 
-/// Progress and warnings of one conversion.
+/// Progress, warnings and signals of one conversion.
 #[derive(Debug)]
 pub struct Watch {
-    progress: bool,
+    progress: Progress,
+    shown: bool,
     quiet: bool,
 }
 
 impl Watch {
-    /// Shows progress and warnings, or not.
-    pub fn new(progress: bool, quiet: bool) -> Self {
-        Watch { progress, quiet }
+    /// Shows progress and warnings, or not; from now on signals end the conversion cleanly.
+    pub fn new(progress: bool, quiet: bool) -> Result<Self> {
+        Ok(Watch { progress: Progress::new(progress)?, shown: progress, quiet })
     }
 
     /// The conversion is over.
-    pub fn finish(&self, _done: bool) {}
+    pub fn finish(&self, done: bool) {
+        self.progress.finish(done);
+    }
 }
 
 impl Monitor for Watch {
     fn wants_total(&self) -> bool {
-        self.progress
+        self.shown
+    }
+
+    fn total(&self, bytes: u64) {
+        self.progress.set_total(bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
     }
 
     fn warn(&self, text: &str) {
         if !self.quiet {
             output::warn(text);
         }
+    }
+
+    fn interrupted(&self) -> Option<i32> {
+        signal::requested()
     }
 }
