@@ -2,6 +2,8 @@
 
 use super::Command;
 use crate::cli::args::{Args, flag, operands, value};
+use crate::cli::image_opts::image_options;
+use crate::cli::object::{self, Objects};
 use crate::cli::output::print;
 use crate::cli::snapshot_table;
 use crate::error::{Context, Error, Result};
@@ -59,24 +61,32 @@ enum Operation {
 }
 
 fn run(args: &Args) -> Result<i32> {
+    let secrets = match object::define(&args.texts("object"))? {
+        Objects::Secrets(secrets) => secrets,
+        Objects::Help(text) => return print(text).map(|()| 0),
+    };
     let operation = operation(args)?;
     let filename = args.one_image()?;
-    if args.flag("image-opts") && args.given("format") {
-        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
-    }
-    if args.flag("image-opts") || args.given("object") {
-        return Err(Error::unsupported("--image-opts and --object are not supported yet"));
-    }
-    let spec = ImageSpec::name(filename, args.text("format"));
+    let spec = spec(args, filename)?;
     let write = operation != Operation::List;
     let flags = OpenFlags { write, share: args.flag("force-share"), ..OpenFlags::READ };
     if write && flags.share {
         let error = Error::invalid("force-share=on can only be used with read-only images");
         return Err(error.context(format!("Could not open '{filename}'")));
     }
-    let chain = open_chain(&spec, flags, &OpenContext::default())?;
+    let chain = open_chain(&spec, flags, &OpenContext { secrets, ..OpenContext::default() })?;
     perform(&operation, chain.top().layer.snapshots())?;
     Ok(0)
+}
+
+fn spec(args: &Args, filename: &str) -> Result<ImageSpec> {
+    if !args.flag("image-opts") {
+        return Ok(ImageSpec::name(filename, args.text("format")));
+    }
+    if args.given("format") {
+        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
+    }
+    image_options(filename).map(ImageSpec::Options)
 }
 
 fn operation(args: &Args) -> Result<Operation> {
