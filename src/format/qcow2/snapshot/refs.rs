@@ -112,7 +112,7 @@ impl References<'_> {
             // The first error is the one to report.
             let _ = self.take_back(&Tables(tables.0[..done].to_vec()));
         }
-        result.map_err(explain_overflow)
+        result.map_err(explain)
     }
 
     /// Undoes [`References::add`], when no table on disk relies on it yet.
@@ -287,10 +287,12 @@ fn cluster_of(geometry: Geometry, entry: &[u8]) -> Result<Option<u64>> {
     })
 }
 
-/// A refcount that is too narrow for one more reference is reported as the reference does, with the reason below.
-fn explain_overflow(error: Error) -> Error {
-    if error.errno() != libc::ERANGE {
-        return error;
+/// A refcount that is too narrow for one more reference (or is wrong) is reported as the reference does, with the reason
+/// below.
+fn explain(error: Error) -> Error {
+    let text = error.to_string();
+    match text.strip_suffix(": Invalid argument") {
+        Some(reason) if error.errno() == libc::EINVAL => Error::os(libc::EINVAL).hint(format!("{reason}.")),
+        _ => error,
     }
-    Error::os(libc::EINVAL).hint(error.to_string())
 }
