@@ -86,7 +86,7 @@ fn spec(args: &Args, filename: &str) -> Result<ImageSpec> {
     if args.given("format") {
         return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
     }
-    image_options(filename).map(ImageSpec::Options)
+    Ok(ImageSpec::options(filename, image_options(filename)?))
 }
 
 fn operation(args: &Args) -> Result<Operation> {
