@@ -98,6 +98,12 @@ impl Progress {
         }
     }
 
+    /// For work whose total nobody has counted: it has got as far as `position` of `size`.
+    pub fn reached(&self, position: u64, size: u64) {
+        self.state.total.store(size, Ordering::Relaxed);
+        self.state.done.fetch_max(position, Ordering::Relaxed);
+    }
+
     /// The work is over, with success or without.
     pub fn finish(&self, success: bool) {
         if success {

@@ -44,6 +44,11 @@ pub trait Monitor: Sync {
         let _ = bytes;
     }
 
+    /// The copy has got as far as `guest`, the end of a piece, of `size` bytes of disk. Pieces may end out of order.
+    fn reached(&self, guest: u64, size: u64) {
+        let _ = (guest, size);
+    }
+
     /// Something went wrong that does not end the copy.
     fn warn(&self, text: &str) {
         let _ = text;

@@ -135,6 +135,7 @@ impl Shared<'_> {
             self.throttle(bytes)?;
             worker.perform(task)?;
             self.job.monitor.advance(bytes);
+            self.job.monitor.reached(task.end(), self.job.source.size());
         }
         Ok(())
     }

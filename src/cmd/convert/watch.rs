@@ -39,6 +39,13 @@ impl Monitor for Watch {
         self.progress.advance(bytes);
     }
 
+    fn reached(&self, guest: u64, size: u64) {
+        // Somebody may ask by SIGUSR1; finding out the payload's size beforehand would be too dear for that.
+        if !self.shown {
+            self.progress.reached(guest, size);
+        }
+    }
+
     fn warn(&self, text: &str) {
         if !self.quiet {
             output::warn(text);
