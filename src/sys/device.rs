@@ -36,13 +36,13 @@ pub fn read_only(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(flag != 0)
 }
 
-/// Zeros a range (whole sectors) by the device's own means, or by writing inside the kernel. `false` where the kernel
-/// does not have that.
+/// Zeros a range (whole sectors) by the device's own means, or by writing inside the kernel. `false` where that is not
+/// possible, though writing may be: the kernel does not do it on a device that is mounted.
 pub fn zero_out(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<bool> {
     // SAFETY: the descriptor is open and the request reads two u64.
     match super::retry(|| unsafe { request::blkzeroout(fd.as_raw_fd(), &[offset, len]) }) {
         Ok(_) => Ok(true),
-        Err(errno) if super::lacks(errno) => Ok(false),
+        Err(errno) if super::lacks(errno) || errno == nix::errno::Errno::EBUSY => Ok(false),
         Err(errno) => Err(Error::from(errno)),
     }
 }

@@ -35,8 +35,9 @@ pub fn set_range(fd: BorrowedFd<'_>, what: Space, offset: u64, len: u64) -> Resu
     let (offset, len) = (super::off(offset)?, super::off(len)?);
     match super::retry(|| fallocate(fd, flags, offset, len)) {
         Ok(()) => Ok(true),
-        // EPERM: a sealed or append-only file; a write gives the better message.
-        Err(errno) if super::lacks(errno) || errno == Errno::EPERM => Ok(false),
+        // EPERM: a sealed or append-only file; a write gives the better message. EBUSY: a device that is mounted or held
+        // by a volume manager; it can still be written.
+        Err(errno) if super::lacks(errno) || matches!(errno, Errno::EPERM | Errno::EBUSY) => Ok(false),
         Err(errno) => Err(Error::from(errno)),
     }
 }

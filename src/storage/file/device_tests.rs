@@ -61,6 +61,24 @@ fn devices_are_written_and_zeroed_at_any_offset() {
 }
 
 #[test]
+fn a_device_in_use_elsewhere_is_still_zeroed() {
+    let Some(device) = LoopDevice::new(8 * MIB as usize, 512, 1, false) else { return };
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_EXCL;
+    // As a mount does it.
+    let _holder = nix::fcntl::open(device.name.as_str(), flags, nix::sys::stat::Mode::empty()).unwrap();
+    for cache in MODES {
+        for mode in [ZeroMode::Discard, ZeroMode::Allocate, ZeroMode::Write] {
+            let storage = FileStorage::open(&device.name, OpenMode::WRITE, cache).unwrap();
+            storage.write_at(&[1; 4096], 4096).unwrap();
+            storage.zero(4096, 4096, mode).unwrap();
+            let mut buf = [9; 4098];
+            storage.read_at(&mut buf, 4095).unwrap();
+            assert!(buf[0] == 1 && buf[4097] == 1 && buf[1..4097] == [0; 4096], "{cache:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
 fn a_write_protected_device_is_refused_for_writing() {
     let Some(device) = LoopDevice::new(MIB as usize, 512, 1, true) else { return };
     FileStorage::open(&device.name, OpenMode::READ, CacheMode::WRITEBACK).unwrap();
