@@ -74,6 +74,18 @@ const CIPHERS: &[(CipherAlg, &str, &str, usize)] = &[
 const NOT_IMPLEMENTED: &[&str] = &["des", "3des", "sm4"];
 
 impl CipherAlg {
+    /// All of them.
+    #[cfg(test)]
+    pub(super) const ALL: [CipherAlg; CIPHERS.len()] = {
+        let mut all = [CipherAlg::Aes128; CIPHERS.len()];
+        let mut at = 0;
+        while at < CIPHERS.len() {
+            all[at] = CIPHERS[at].0;
+            at += 1;
+        }
+        all
+    };
+
     fn row(self) -> &'static (CipherAlg, &'static str, &'static str, usize) {
         CIPHERS.iter().find(|row| row.0 == self).expect("every cipher has a row")
     }

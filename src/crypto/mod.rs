@@ -44,3 +44,6 @@ pub trait SectorCipher: Send + Sync + Debug {
 fn random(out: &mut [u8]) -> Result<()> {
     getrandom::fill(out).map_err(|error| Error::os(error.raw_os_error().unwrap_or(libc::EIO)))
 }
+
+#[cfg(test)]
+mod tests;
