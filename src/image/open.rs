@@ -258,7 +258,11 @@ impl<'a> Opener<'a> {
             (None, Some(name)) => find_protocol(&name)?,
             (Some(driver), Some(name)) => (driver, strip_protocol(&name, driver)),
             (Some(driver), None) => (driver, options.string("filename").unwrap_or_default().to_owned()),
-            (None, None) => return Err(Error::invalid("Must specify either driver or file")),
+            // A name given as an option is taken as it is: no protocol is read out of it.
+            (None, None) => match options.string("filename") {
+                Some(name) => (if is_device(name) { "host_device" } else { "file" }, name.to_owned()),
+                None => return Err(Error::invalid("Must specify either driver or file")),
+            },
         };
         options.remove("filename");
         if filename.is_empty() {
@@ -448,12 +452,16 @@ fn unknown_node(name: &str) -> Error {
     Error::not_found(format!("Cannot find device='{name}' nor node-name='{name}'"))
 }
 
+/// Whether the name leads to a device.
+fn is_device(name: &str) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(text::to_os(name))
+        .is_ok_and(|info| info.file_type().is_block_device() || info.file_type().is_char_device())
+}
+
 /// How the file of this name is reached, and its name without the protocol.
 fn find_protocol(name: &str) -> Result<(&'static str, String)> {
-    use std::os::unix::fs::FileTypeExt;
-    let device = std::fs::metadata(text::to_os(name))
-        .is_ok_and(|info| info.file_type().is_block_device() || info.file_type().is_char_device());
-    if device {
+    if is_device(name) {
         return Ok(("host_device", name.to_owned()));
     }
     match protocol_prefix(name) {
