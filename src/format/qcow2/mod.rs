@@ -19,6 +19,7 @@
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
 mod compress;
+mod create;
 mod crypt;
 mod entry;
 mod geometry;
@@ -26,6 +27,7 @@ mod header;
 mod info;
 mod map;
 mod open;
+mod options;
 mod refcount;
 mod snapshot;
 mod tables;
@@ -50,9 +52,9 @@ pub static FORMAT: Format = Format {
     probe: |head| {
         if head.starts_with(b"QFI\xfb") && head.get(4..8).is_some_and(|v| v >= &[0, 0, 0, 2]) { 100 } else { 0 }
     },
-    create_options: &[],
+    create_options: options::CREATE_OPTIONS,
     open: open::open,
-    create: None,
+    create: Some(create::create),
     backing: true,
     compression: true,
 };

@@ -31,28 +31,6 @@ impl Refcounts {
         Ok(Allocation { offset: self.offset(first), untouched })
     }
 
-    /// As [`Refcounts::allocate`], but takes as many clusters at `offset` as are free there, at most `max`; 0 if the
-    /// first one is in use. For extending an allocation in place.
-    pub fn allocate_at(&mut self, offset: HostOffset, max: u64) -> Result<u64> {
-        let first = offset.0 >> self.geometry.cluster_bits;
-        let mut clusters = 0;
-        while clusters < max {
-            let (count, len) = self.get_run(first + clusters, max - clusters)?;
-            if count != 0 {
-                break;
-            }
-            clusters += len;
-        }
-        let run = Run { first, clusters };
-        if clusters == 0 || self.protected.overlap(run).is_some() {
-            return Ok(0);
-        }
-        self.ensure_blocks(run)?;
-        self.add(run, 1)?;
-        self.touch(run);
-        Ok(clusters)
-    }
-
     /// Finds room for `len` bytes, at most one cluster, of a compressed cluster. Compressed clusters share host
     /// clusters: each counts once in the refcount of every cluster that it touches.
     pub fn allocate_bytes(&mut self, len: u64) -> Result<HostOffset> {

@@ -50,11 +50,6 @@ impl Cache {
         self.blocks.remove(&index);
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.blocks.clear();
-    }
-
     /// The blocks to give up, in table order, when the cache is full: the older half, so that looking for them costs
     /// little per block.
     pub fn overflow(&self) -> Vec<usize> {

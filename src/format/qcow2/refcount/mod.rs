@@ -150,12 +150,6 @@ impl Refcounts {
         self.protected.overlap(Run::of_bytes(self.geometry, offset, len))
     }
 
-    /// Number of the cluster behind the last one with a refcount block or a use that this run knows of: an upper bound
-    /// for the clusters to look at.
-    pub fn covered_clusters(&self) -> u64 {
-        (self.table.len() as u64) << self.geometry.refcount_block_bits()
-    }
-
     /// The end of the last cluster that was taken behind the former end of the file, if there was any.
     pub fn new_end(&self) -> Option<u64> {
         (self.untouched > self.untouched_before).then(|| self.untouched << self.geometry.cluster_bits)

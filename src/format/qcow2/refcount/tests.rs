@@ -113,7 +113,7 @@ fn widths_read_back_what_was_set() {
     for order in 0..=6 {
         let max = u64::MAX >> (64 - (1 << order));
         let mut block = vec![0; 512];
-        let entries = 512 * 8 >> order;
+        let entries = (512 * 8) >> order;
         for index in 0..entries {
             set(&mut block, order, index, (index as u64 * 7 + 3) & max);
         }
@@ -200,7 +200,6 @@ fn freed_clusters_are_used_again() {
     let again = refcounts.allocate(2).unwrap();
     assert_eq!((again.offset, again.untouched), (first.offset, false));
     assert_eq!(refcounts.allocate(1).unwrap().offset.0 >> 16, cluster + 3);
-    assert_eq!(refcounts.allocate_at(HostOffset((cluster + 4) << 16), 9).unwrap(), 1);
 }
 
 #[test]
