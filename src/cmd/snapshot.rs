@@ -119,7 +119,7 @@ fn perform(operation: &Operation, snapshots: Option<&dyn Snapshots>) -> Result<(
         }
         Operation::Apply(name) => {
             let result = match snapshots {
-                Some(snapshots) => snapshots.apply(name).context(|| "Failed to load snapshot"),
+                Some(snapshots) => snapshots.apply(name),
                 None => Err(Error::unsupported("Block driver does not support snapshots")),
             };
             result.context(|| format!("Could not apply snapshot '{name}'"))

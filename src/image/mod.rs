@@ -4,6 +4,7 @@
 //! such an extent into guest bytes, [`Layer::prepare`] finds places for new bytes. Falling through to backing files,
 //! the zeros behind a short backing file, and read-modify-write at the edges of a range happen once, in [`Chain`].
 
+pub mod bitmaps;
 mod chain;
 mod context;
 mod filename;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
+pub use bitmaps::Bitmaps;
 pub use chain::{Chain, ChainExtent};
 pub use context::{OpenContext, OpenFlags, OpenPolicy, Reference, Warning, WarningSink};
 pub use filename::resolve_backing;
@@ -229,6 +231,11 @@ pub trait Layer: Send + Sync + Debug {
 
     /// Writes out all metadata in an order that is safe at every point, and flushes unless the cache mode forbids it.
     fn flush(&self) -> Result<()>;
+
+    /// Access to persistent bitmaps; `None` where the image cannot have any.
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
 
     /// Access to internal snapshots; `None` where the format has none.
     fn snapshots(&self) -> Option<&dyn Snapshots> {

@@ -6,12 +6,12 @@ use super::header::{Header, compatible, crypt_method, incompatible};
 use super::open::text;
 use super::{Meta, Qcow2};
 use crate::error::Result;
-use crate::image::{LayerInfo, Snapshots};
+use crate::image::{BitmapInfo, LayerInfo, Snapshots};
 
 impl Qcow2 {
     /// Everything `info` shows.
     pub(super) fn layer_info(&self) -> Result<LayerInfo> {
-        let snapshots = self.list()?;
+        let snapshots = Snapshots::list(self)?;
         let meta = self.meta();
         Ok(LayerInfo {
             snapshots,
@@ -34,6 +34,11 @@ impl Qcow2 {
         put("compression-type", json!(header.compression.name()));
         if version_3 {
             put("lazy-refcounts", json!(header.compatible & compatible::LAZY_REFCOUNTS != 0));
+        }
+        if !meta.bitmaps.is_empty() {
+            let bitmap =
+                |info: BitmapInfo| json!({"flags": info.flags, "name": info.name, "granularity": info.granularity});
+            put("bitmaps", meta.bitmaps.list().into_iter().map(bitmap).collect());
         }
         put("refcount-bits", json!(self.geometry.refcount_bits()));
         if let Some(encrypt) = &self.crypt_info {

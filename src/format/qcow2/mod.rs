@@ -18,6 +18,7 @@
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
+mod bitmap;
 mod compress;
 mod create;
 mod crypt;
@@ -40,8 +41,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    BackingRef, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots, ZeroFlags,
-    not_supported,
+    BackingRef, Bitmaps, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots,
+    ZeroFlags, not_supported,
 };
 use crate::storage::Storage;
 use crate::units::{SECTOR, align_down, align_up};
@@ -97,6 +98,8 @@ struct Meta {
     l2: tables::L2Cache,
     /// The snapshots.
     snapshots: snapshot::SnapshotTable,
+    /// The persistent bitmaps.
+    bitmaps: bitmap::BitmapSet,
     /// What writing needs; `None` in an image that is open for reading.
     writer: Option<txn::Writer>,
 }
@@ -201,6 +204,11 @@ impl Layer for Qcow2 {
         Some(self)
     }
 
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        // Version 2 has no feature bit to say whether they are consistent.
+        (self.meta().header.version >= 3).then_some(self)
+    }
+
     fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
         self.prepare_places(places)
     }
@@ -214,6 +222,12 @@ impl Layer for Qcow2 {
     }
 
     fn flush(&self) -> Result<()> {
-        if self.writable { self.meta().flush() } else { Ok(()) }
+        if !self.writable {
+            return Ok(());
+        }
+        let mut meta = self.meta();
+        meta.flush()?;
+        let stored = meta.store_bitmaps(&self.file);
+        meta.guard(stored)
     }
 }

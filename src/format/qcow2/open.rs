@@ -3,13 +3,14 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
+use super::bitmap::{self, BitmapSet};
 use super::header::Header;
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
 use super::{Meta, Qcow2, crypt};
 use crate::error::{Context, Result};
 use crate::format::OpenRequest;
-use crate::image::{BackingRef, Layer};
+use crate::image::{BackingRef, Layer, Warning};
 use crate::storage::Storage;
 
 /// Opens a qcow2 image.
@@ -21,8 +22,12 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
     let data = open_data_file(&header, &mut request)?;
     let snapshots = SnapshotTable::read(&*request.storage, &header)?;
+    if let Some(warning) = bitmap::warning(&header) {
+        request.context.warn(&Warning::Plain(warning.to_owned()));
+    }
+    let bitmaps = BitmapSet::read(&*request.storage, &header)?;
     let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
-    let mut meta = Meta { l1, l2, snapshots, header: header.clone(), writer: None };
+    let mut meta = Meta { l1, l2, snapshots, bitmaps, header: header.clone(), writer: None };
     if request.flags.write {
         meta.open_writer(&request.storage, &data, request.flags.fresh)?;
     }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::refs::{References, Tables};
 use super::table::{NAME_MAX, Snapshot, SnapshotTable};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::format::qcow2::entry::L1Entry;
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::header::{Header, L1_BYTES_MAX, SNAPSHOTS_MAX, check_table};
@@ -26,7 +26,11 @@ impl Qcow2 {
 
     /// Makes the state of a snapshot the present one.
     pub(super) fn apply_snapshot(&self, name_or_id: &str) -> Result<()> {
-        self.change(|change| change.apply(name_or_id))
+        // Bitmaps would have to record what changes with the snapshot; the reference refuses, too.
+        if !self.meta().bitmaps.is_empty() {
+            return Err(Error::os(libc::EBUSY).replace("Device has active dirty bitmaps"));
+        }
+        self.change(|change| change.apply(name_or_id)).context(|| "Failed to load snapshot")
     }
 
     /// Deletes a snapshot.

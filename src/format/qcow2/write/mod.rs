@@ -33,6 +33,9 @@ impl Qcow2 {
         if meta.needs_commit() {
             meta.commit()?;
         }
+        for place in places {
+            meta.record_write(&self.file, place.guest, place.len)?;
+        }
         let mut reservation = Reservation::new(self);
         for place in places {
             let mut planner = Planner { qcow2: self, meta: &mut meta, reservation: &mut reservation };

@@ -22,7 +22,9 @@ impl Qcow2 {
             return Err(Error::os(libc::EINVAL));
         }
         let (version, raw_data, has_backing) = {
-            let meta = self.meta();
+            let mut meta = self.meta();
+            meta.writer()?;
+            meta.record_write(&self.file, guest, len)?;
             (meta.header.version, meta.header.data_file_raw(), meta.header.backing_file.is_some())
         };
         if version < 3 && has_backing {

@@ -1,0 +1,221 @@
+//! Persistent bitmaps: reading them, recording writes in those that ask for it, adding new ones.
+//!
+//! While writes are being recorded the bitmaps concerned are marked on disk as in use, so that a run that ends too early
+//! leaves bitmaps nobody trusts rather than bitmaps that miss a write. Specification: "Bitmaps".
+
+mod data;
+mod directory;
+
+use std::sync::Arc;
+
+use super::geometry::{Geometry, HostOffset};
+use super::header::{BitmapsPointer, Header, autoclear};
+use super::refcount::{MetadataKind, Run};
+use super::{Meta, Qcow2};
+use crate::error::{Error, Result};
+use crate::image::{BitmapInfo, Bitmaps};
+use crate::storage::Storage;
+use crate::text;
+
+use directory::Bitmap;
+
+/// The bitmaps of an opened image.
+#[derive(Debug, Default)]
+pub struct BitmapSet {
+    entries: Vec<Bitmap>,
+    /// The bits of the bitmaps in which writes are being recorded, by index; empty until the first write.
+    recording: Vec<(usize, Vec<u8>)>,
+}
+
+impl BitmapSet {
+    /// Reads the directory of an image, and checks that each bitmap has the size of the disk.
+    pub fn read(file: &dyn Storage, header: &Header) -> Result<Self> {
+        let entries = directory::read(file, header)?;
+        for bitmap in entries.iter().filter(|bitmap| !bitmap.in_use) {
+            data::check(file, header.geometry(), bitmap, header.guest_size())?;
+        }
+        Ok(BitmapSet { entries, recording: Vec::new() })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What `info` shows.
+    pub fn list(&self) -> Vec<BitmapInfo> {
+        self.entries.iter().map(Bitmap::info).collect()
+    }
+
+    /// Whether a write has to be recorded anywhere.
+    pub fn records(&self) -> bool {
+        self.entries.iter().any(|bitmap| bitmap.auto && !bitmap.in_use) || !self.recording.is_empty()
+    }
+}
+
+/// What a user has to be told about the bitmaps of an image with this header.
+pub fn warning(header: &Header) -> Option<&'static str> {
+    if header.bitmaps.is_none() || header.autoclear & autoclear::BITMAPS != 0 {
+        return None;
+    }
+    Some(if header.version < 3 {
+        "This qcow2 v2 image contains bitmaps, but they may have been modified by software without persistent bitmap \
+         support; so now these bitmaps must be considered inconsistent"
+    } else {
+        "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n\
+         Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+    })
+}
+
+impl Meta {
+    /// Records that a guest range is about to change. The first time, bitmaps that record writes are marked as in use.
+    pub fn record_write(&mut self, file: &Arc<dyn Storage>, guest: u64, len: u64) -> Result<()> {
+        if len == 0 || !self.bitmaps.records() {
+            return Ok(());
+        }
+        if self.bitmaps.recording.is_empty() {
+            self.start_recording(file)?;
+        }
+        for (index, bits) in &mut self.bitmaps.recording {
+            let granularity = self.bitmaps.entries[*index].granularity_bits;
+            data::set_range(bits, guest >> granularity, (guest + (len - 1)) >> granularity);
+        }
+        Ok(())
+    }
+
+    fn start_recording(&mut self, file: &Arc<dyn Storage>) -> Result<()> {
+        let geometry = self.header.geometry();
+        let size = self.header.guest_size();
+        let mut recording = Vec::new();
+        for (index, bitmap) in self.bitmaps.entries.iter().enumerate() {
+            if bitmap.auto && !bitmap.in_use {
+                recording.push((index, data::read(&**file, geometry, bitmap, size)?));
+            }
+        }
+        for (index, _) in &recording {
+            self.bitmaps.entries[*index].in_use = true;
+        }
+        self.rewrite_directory(file)?;
+        self.bitmaps.recording = recording;
+        Ok(())
+    }
+
+    /// Writes the directory with changed flags in its place, and flushes: what follows relies on it.
+    fn rewrite_directory(&mut self, file: &Arc<dyn Storage>) -> Result<()> {
+        let Some(pointer) = self.header.bitmaps else { return Ok(()) };
+        file.write_at(&directory::to_bytes(&self.bitmaps.entries), pointer.directory_offset)?;
+        file.flush()
+    }
+
+    /// Stores what was recorded, and says on disk that the bitmaps are right again. All guest data that was recorded must
+    /// be on disk.
+    pub fn store_bitmaps(&mut self, file: &Arc<dyn Storage>) -> Result<()> {
+        if self.bitmaps.recording.is_empty() {
+            return Ok(());
+        }
+        let geometry = self.header.geometry();
+        let mut tables = Vec::new();
+        for (index, bits) in std::mem::take(&mut self.bitmaps.recording) {
+            let bitmap = self.bitmaps.entries[index].clone();
+            tables.push((bitmap.table_offset, data::store(self, file, geometry, &bitmap, &bits)?));
+            self.bitmaps.entries[index].in_use = false;
+        }
+        // New clusters are counted before a table mentions them, and tables are right before they are trusted.
+        self.flush()?;
+        for (offset, table) in tables {
+            file.write_at(&table, offset)?;
+        }
+        file.flush()?;
+        self.rewrite_directory(file)
+    }
+
+    /// Adds a bitmap; its table and bits are on disk before the header leads to them.
+    fn add_bitmap(&mut self, file: &Arc<dyn Storage>, info: &BitmapInfo, bits: &[u8]) -> Result<()> {
+        self.store_bitmaps(file)?;
+        let geometry = self.header.geometry();
+        let mut bitmap = Bitmap {
+            table_offset: 0,
+            table_size: 0,
+            in_use: false,
+            auto: info.flags.contains(&"auto"),
+            granularity_bits: info.granularity.trailing_zeros(),
+            name: text::to_bytes(&info.name),
+        };
+        self.check_new(&bitmap)?;
+        bitmap.table_size = data::table_len(geometry, &bitmap, self.header.guest_size())?;
+        let table = data::store_new(self, geometry, &bitmap, bits)?;
+        bitmap.table_offset = self.write_new_table(&table, geometry)?.0;
+        let mut entries = self.bitmaps.entries.clone();
+        entries.push(bitmap);
+        let directory = directory::to_bytes(&entries);
+        if directory.len() as u64 > directory::DIRECTORY_BYTES_MAX {
+            return Err(Error::invalid("Maximum size of the bitmap directory exceeded"));
+        }
+        let place = self.write_new_table(&directory, geometry)?;
+        let old = self.header.bitmaps.replace(BitmapsPointer {
+            count: entries.len() as u32,
+            directory_size: directory.len() as u64,
+            directory_offset: place.0,
+        });
+        self.header.autoclear |= autoclear::BITMAPS;
+        self.bitmaps.entries = entries;
+        let writer = self.writer()?;
+        if let Some(old) = old {
+            let offset = HostOffset(old.directory_offset);
+            writer.refcounts.unprotect(offset);
+            writer.free(Run::of_bytes(geometry, offset, old.directory_size), true);
+        }
+        writer.refcounts.protect(place, directory.len() as u64, MetadataKind::BitmapDirectory);
+        writer.header_changed();
+        self.flush()
+    }
+
+    fn check_new(&self, bitmap: &Bitmap) -> Result<()> {
+        let name = || text::from_bytes(&bitmap.name);
+        if self.bitmaps.entries.iter().any(|other| other.name == bitmap.name) {
+            return Err(Error::invalid(format!("Bitmap already exists: {}", name())));
+        }
+        if self.bitmaps.entries.len() as u64 >= u64::from(directory::BITMAPS_MAX) {
+            return Err(Error::invalid("Maximum number of persistent bitmaps is already reached"));
+        }
+        let sound = !bitmap.name.is_empty()
+            && bitmap.name.len() <= directory::NAME_MAX
+            && (9..=31).contains(&bitmap.granularity_bits);
+        if !sound {
+            return Err(Error::invalid(format!("Bitmap '{}' doesn't satisfy the constraints", name())));
+        }
+        Ok(())
+    }
+
+    /// Writes metadata to free clusters; nothing refers to it yet.
+    fn write_new_table(&mut self, bytes: &[u8], geometry: Geometry) -> Result<HostOffset> {
+        let writer = self.writer()?;
+        let offset = writer.refcounts.allocate(geometry.clusters(bytes.len() as u64))?.offset;
+        writer.write_new(offset, bytes)?;
+        Ok(offset)
+    }
+}
+
+impl Bitmaps for Qcow2 {
+    fn list(&self) -> Vec<BitmapInfo> {
+        self.meta().bitmaps.list()
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let meta = self.meta();
+        let name = text::to_bytes(name);
+        let found = meta.bitmaps.entries.iter().position(|bitmap| bitmap.name == name);
+        let index = found.ok_or_else(|| Error::not_found("Bitmap not found"))?;
+        if let Some((_, bits)) = meta.bitmaps.recording.iter().find(|(recorded, _)| *recorded == index) {
+            return Ok(bits.clone());
+        }
+        let bitmap = &meta.bitmaps.entries[index];
+        data::read(&*self.file, self.geometry, bitmap, meta.header.guest_size())
+    }
+
+    fn add(&self, bitmap: &BitmapInfo, bits: Vec<u8>) -> Result<()> {
+        let mut meta = self.meta();
+        let result = meta.add_bitmap(&self.file, bitmap, &bits);
+        meta.guard(result)
+    }
+}

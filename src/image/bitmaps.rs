@@ -1,0 +1,69 @@
+//! Persistent dirty bitmaps: which parts of a disk have been written since some moment.
+
+use super::{BitmapInfo, Layer};
+use crate::error::{Context, Error, Result};
+
+/// The persistent bitmaps of a layer.
+pub trait Bitmaps {
+    /// All of them, in the order of the image.
+    fn list(&self) -> Vec<BitmapInfo>;
+
+    /// The bits of a bitmap, the first in the least significant bit of the first byte.
+    fn read(&self, name: &str) -> Result<Vec<u8>>;
+
+    /// Adds a bitmap with these bits.
+    fn add(&self, bitmap: &BitmapInfo, bits: Vec<u8>) -> Result<()>;
+}
+
+/// Whether bits are not to be trusted, because a program that recorded writes did not finish.
+fn is_broken(bitmap: &BitmapInfo) -> bool {
+    bitmap.flags.contains(&"in-use")
+}
+
+/// Whether the bitmaps of `source` can be copied; asked before anything is done.
+pub fn check_copy(source: &dyn Layer, skip_broken: bool) -> Result<()> {
+    let Some(bitmaps) = source.bitmaps() else {
+        return Err(Error::unsupported("Source lacks bitmap support"));
+    };
+    match bitmaps.list().iter().rfind(|bitmap| is_broken(bitmap)) {
+        Some(broken) if !skip_broken => {
+            let error = Error::invalid(format!("Cannot copy inconsistent bitmap '{}'", broken.name));
+            Err(error.hint("Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies the bitmaps of `source` to `target`, whose guest data is complete. Broken ones are left out, with a warning, if
+/// `skip_broken`; otherwise they are an error.
+pub fn copy_all(source: &dyn Layer, target: &dyn Layer, skip_broken: bool, mut warn: impl FnMut(String)) -> Result<()> {
+    check_copy(source, skip_broken)?;
+    let Some(from) = source.bitmaps() else { return Ok(()) };
+    let Some(to) = target.bitmaps() else {
+        return Err(Error::unsupported(format!("Format driver '{}' does not support bitmaps", target.format())));
+    };
+    let (broken, sound): (Vec<_>, Vec<_>) = from.list().into_iter().partition(is_broken);
+    for bitmap in broken.iter().rev() {
+        warn(format!("Skipping inconsistent bitmap '{}'", bitmap.name));
+    }
+    // The reference starts with the last one, which shows in what it complains about.
+    let present = to.list();
+    if let Some(twin) = sound.iter().rfind(|bitmap| present.iter().any(|other| other.name == bitmap.name)) {
+        let error = Error::invalid(format!("Bitmap already exists: {}", twin.name));
+        return Err(error.context(format!("Failed to create bitmap {}", twin.name)));
+    }
+    if let Some(last) = sound.last().filter(|_| source.size() != target.size()) {
+        return Err(Error::invalid(format!(
+            "Failed to populate bitmap {}: Bitmaps are of different sizes (destination size is {}, source size is {}) \
+             and can't be merged",
+            last.name,
+            target.size(),
+            source.size()
+        )));
+    }
+    for bitmap in &sound {
+        let bits = from.read(&bitmap.name).context(|| format!("Failed to populate bitmap {}", bitmap.name))?;
+        to.add(bitmap, bits).context(|| format!("Failed to create bitmap {}", bitmap.name))?;
+    }
+    Ok(())
+}
