@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use super::args::PROGRAM;
 use crate::error::{Context, Error, Result};
+use crate::image::{Warning, WarningSink};
 use crate::text;
 
 /// Prints a result. That nobody reads it any more (a closed pipe) is no error, as in the reference.
@@ -37,6 +38,12 @@ pub(super) fn report_as(program: &str, error: &Error) {
 pub fn warn(warning: &str) {
     print_error(&format!("{PROGRAM}: warning: {warning}\n"));
 }
+
+/// Prints the warnings that come up while images are opened.
+pub const WARNINGS: WarningSink = WarningSink(|warning| match warning {
+    Warning::Plain(text) => warn(text),
+    Warning::Headed(text) => print_error(&format!("{text}\n")),
+});
 
 /// Prints to stderr. There is nobody to tell when that fails.
 fn print_error(message: &str) {

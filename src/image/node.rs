@@ -111,6 +111,14 @@ impl Node {
         Ok(sum)
     }
 
+    /// The image inside, whose properties a raw image shows as its own.
+    pub(super) fn shown_through(&self) -> Option<&Node> {
+        match self.parts.children.iter().find(|(name, _)| *name == "file") {
+            Some((_, Child::Image(chain))) if self.layer.format() == "raw" => Some(chain.top()),
+            _ => None,
+        }
+    }
+
     /// Whether this is nothing but its file.
     fn is_plain_raw(&self) -> bool {
         self.layer.format() == "raw" && !self.parts.needs_options
@@ -125,7 +133,7 @@ impl Node {
     }
 
     /// Device and inode number of the file behind this image.
-    pub(super) fn identity(&self) -> Option<(u64, u64)> {
+    pub fn identity(&self) -> Option<(u64, u64)> {
         match self.parts.children.iter().find(|(name, _)| *name == "file")? {
             (_, Child::File(file)) => {
                 let info = std::fs::metadata(text::to_os(&file.filename)).ok()?;

@@ -1,0 +1,166 @@
+//! What `info` shows about an image and the nodes it is made of.
+
+use serde_json::{Map, Value, json};
+
+use super::filename::resolve_backing;
+use super::info::{LayerInfo, SnapshotInfo};
+use super::node::{Child, FileNode, Node};
+use super::{BackingRef, Chain};
+use crate::error::Result;
+use crate::storage::Storage;
+use crate::units::{SECTOR, align_up};
+
+/// One node: an image, or a file below one.
+#[derive(Clone, Debug)]
+pub struct NodeReport {
+    /// Its name.
+    pub filename: String,
+    /// The driver: `qcow2`, `raw`, `file`, `host_device`.
+    pub driver: &'static str,
+    /// Whether it is a file or device, not an image.
+    pub is_file: bool,
+    /// Virtual size, or length of the file, in bytes.
+    pub size: u64,
+    /// Disk space taken by the files that hold it, in bytes.
+    pub allocated: Option<u64>,
+    /// What the format knows. `format_specific` is complete, with its type.
+    pub info: LayerInfo,
+    /// The backing file as the image names it.
+    pub backing: Option<BackingRef>,
+    /// The name by which the backing file would be opened; `None` if that cannot be said.
+    pub full_backing: Option<String>,
+    /// The nodes below, by name.
+    pub children: Vec<(&'static str, NodeReport)>,
+}
+
+impl NodeReport {
+    /// The report on an opened image. Its backing files are not part of it.
+    pub fn new(node: &Node) -> Result<Self> {
+        let mut info = node.layer.info()?;
+        let children = node.parts.children.iter().map(|(name, child)| Ok((*name, Self::child(child)?)));
+        let mut children: Vec<_> = children.collect::<Result<_>>()?;
+        if node.parts.protocol.is_some() {
+            children.clear();
+            info.format_specific = Some(specific("file", json!({})));
+        } else {
+            info.format_specific = info.format_specific.map(|data| specific(node.driver(), data));
+        }
+        if let Some(inner) = node.shown_through() {
+            let LayerInfo { cluster_size, dirty, snapshots, .. } = inner.layer.info()?;
+            info = LayerInfo { cluster_size, dirty, snapshots, ..info };
+        }
+        let backing = node.layer.backing();
+        let full = backing.as_ref().and_then(|backing| resolve_backing(node.base_name(), &backing.filename).ok());
+        Ok(NodeReport {
+            filename: node.filename.clone(),
+            driver: node.driver(),
+            is_file: false,
+            size: node.layer.size(),
+            allocated: node.allocated()?,
+            info,
+            backing,
+            full_backing: full,
+            children,
+        })
+    }
+
+    fn child(child: &Child) -> Result<Self> {
+        match child {
+            Child::File(file) => Self::file(file),
+            Child::Image(chain) => Self::nested(chain),
+        }
+    }
+
+    /// An image inside an image, which was opened together with its backing files.
+    fn nested(chain: &Chain) -> Result<Self> {
+        let mut below: Option<NodeReport> = None;
+        for node in chain.nodes().iter().rev() {
+            let mut report = NodeReport::new(node)?;
+            if let Some(backing) = below.take() {
+                report.children.insert(0, ("backing", backing));
+            }
+            below = Some(report);
+        }
+        Ok(below.expect("a chain has a top"))
+    }
+
+    fn file(file: &FileNode) -> Result<Self> {
+        let len = file.storage.len()?;
+        Ok(NodeReport {
+            filename: file.filename.clone(),
+            driver: file.driver,
+            is_file: true,
+            size: align_up(len, SECTOR).unwrap_or(len),
+            allocated: Some(file.storage.allocated()?),
+            info: LayerInfo { format_specific: Some(specific("file", json!({}))), ..LayerInfo::default() },
+            backing: None,
+            full_backing: None,
+            children: Vec::new(),
+        })
+    }
+
+    /// As JSON. Keys are in the order in which the reference adds them, which matters where it prints them (see
+    /// [`crate::json`]).
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        let mut put = |key: &str, value: Value| {
+            object.insert(key.to_owned(), value);
+        };
+        put("filename", json!(self.filename));
+        put("format", json!(self.driver));
+        put("dirty-flag", json!(self.info.dirty));
+        if let Some(bytes) = self.allocated {
+            put("actual-size", json!(bytes));
+        }
+        put("virtual-size", json!(self.size));
+        if let Some(bytes) = self.info.cluster_size {
+            put("cluster-size", json!(bytes));
+        }
+        if self.info.encrypted {
+            put("encrypted", json!(true));
+        }
+        if self.info.compressed {
+            put("compressed", json!(true));
+        }
+        if let Some(backing) = &self.backing {
+            put("backing-filename", json!(backing.filename));
+            if let Some(full) = &self.full_backing {
+                put("full-backing-filename", json!(full));
+            }
+            if let Some(format) = &backing.format {
+                put("backing-filename-format", json!(format));
+            }
+        }
+        if !self.info.snapshots.is_empty() {
+            put("snapshots", self.info.snapshots.iter().map(snapshot_json).collect());
+        }
+        if let Some(specific) = &self.info.format_specific {
+            put("format-specific", specific.clone());
+        }
+        let child = |(name, report): &(&str, NodeReport)| json!({"name": name, "info": report.to_json()});
+        put("children", self.children.iter().map(child).collect());
+        Value::Object(object)
+    }
+}
+
+fn specific(kind: &str, data: Value) -> Value {
+    json!({"type": kind, "data": data})
+}
+
+/// A snapshot as JSON.
+pub fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
+    const NANOSECONDS: u64 = 1_000_000_000;
+    let mut value = json!({
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "vm-state-size": snapshot.vm_state_size,
+        "date-sec": snapshot.date_sec,
+        "date-nsec": snapshot.date_nsec,
+        "vm-clock-sec": snapshot.vm_clock_nsec / NANOSECONDS,
+        "vm-clock-nsec": snapshot.vm_clock_nsec % NANOSECONDS,
+    });
+    if let Some(icount) = snapshot.icount {
+        value["icount"] = json!(icount);
+    }
+    value
+}
