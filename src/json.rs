@@ -1,6 +1,6 @@
 //! Printing JSON exactly as the reference does: 4 spaces, nothing but ASCII, keys in the order of its hash table.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::image::in_reference_order;
 use crate::text;
@@ -32,7 +32,33 @@ fn write(out: &mut String, value: &Value, level: Option<usize>) {
         }
         Value::Array(values) => list(out, ['[', ']'], values.iter(), level, write),
         Value::String(text) => quote(out, text),
-        simple => out.push_str(&simple.to_string()),
+        Value::Number(number) => out.push_str(&number_text(number)),
+        Value::Bool(_) | Value::Null => out.push_str(&value.to_string()),
+    }
+}
+
+/// A number as text; one with a fraction as C's `%.17g` writes it.
+pub fn number_text(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() => float_text(float),
+        _ => number.to_string(),
+    }
+}
+
+fn float_text(float: f64) -> String {
+    let scientific = format!("{float:.16e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let Ok(power) = exponent.parse::<i32>() else { return scientific };
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if (-4..17).contains(&power) {
+        let decimals = (16 - power) as usize; // not negative: the power is at most 16
+        trim(&format!("{float:.decimals$}"))
+    } else {
+        let sign = if power < 0 { '-' } else { '+' };
+        format!("{}e{sign}{:02}", trim(digits), power.abs())
     }
 }
 

@@ -27,3 +27,18 @@ fn strings_are_ascii() {
     let name = format!("ä\"\\\n\u{1}\u{7f}😀{}", text::from_bytes(b"\xff"));
     assert_eq!(one_line(&json!(name)), r#""\u00E4\"\\\n\u0001\u007F\uD83D\uDE00\uFFFD""#);
 }
+
+#[test]
+fn fractions_are_written_as_c_does() {
+    let cases = [
+        (512.0, "512"),
+        (512.5, "512.5"),
+        (1e20, "1e+20"),
+        (1e-7, "9.9999999999999995e-08"),
+        (0.1, "0.10000000000000001"),
+        (-2.5e300, "-2.5000000000000001e+300"),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(one_line(&json!(value)), expected);
+    }
+}

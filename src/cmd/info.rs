@@ -75,7 +75,7 @@ fn run(args: &Args) -> Result<i32> {
     };
     let secrets = match object::define(&args.texts("object"))? {
         Objects::Secrets(secrets) => secrets,
-        Objects::Help(text) => return print(&text).map(|()| 0),
+        Objects::Help(text) => return print(text).map(|()| 0),
     };
     let request = Request {
         output,

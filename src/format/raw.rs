@@ -36,7 +36,7 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
 fn take_size(options: &mut Options, name: &str) -> Result<Option<u64>> {
     let Some(value) = options.remove(name) else { return Ok(None) };
     let size = match &value {
-        Value::Number(number) => number.as_u64().filter(|size| i64::try_from(*size).is_ok()).ok_or(()),
+        Value::Number(number) => number.as_u64().ok_or(()),
         Value::String(text) => parse_size(text).map_err(|_| ()),
         _ => Err(()),
     };

@@ -109,7 +109,7 @@ impl<'a> Parser<'a> {
                     self.at += 1 + at + 1;
                     return Ok(out);
                 }
-                '\0'..='\x1f' => return Err(stray(&rest[..1 + at])),
+                '\0'..='\x1f' => return Err(stray(&rest[..1 + at + 1])),
                 _ if text::is_carried(c) => return Err(stray(&rest[..1 + at + c.len_utf8()])),
                 '\\' => {
                     let escaped = &rest[1 + at + 1..];

@@ -111,14 +111,6 @@ impl Node {
         Ok(sum)
     }
 
-    /// The image inside, whose properties a raw image shows as its own.
-    pub(super) fn shown_through(&self) -> Option<&Node> {
-        match self.parts.children.iter().find(|(name, _)| *name == "file") {
-            Some((_, Child::Image(chain))) if self.layer.format() == "raw" => Some(chain.top()),
-            _ => None,
-        }
-    }
-
     /// Whether this is nothing but its file.
     fn is_plain_raw(&self) -> bool {
         self.layer.format() == "raw" && !self.parts.needs_options

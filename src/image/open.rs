@@ -124,14 +124,13 @@ impl<'a> Opener<'a> {
                 above.override_backing(Value::Object(node.full_options()));
             }
             nodes.push(node);
-            next = backing
-                .map_err(|error| (0..depth).fold(error, |error, _| error.context("Could not open backing file")))?;
+            next = backing;
         }
         Ok(Chain::new(nodes))
     }
 
-    /// Opens one image. The second result is its backing file, still to be opened, or why that cannot be said.
-    fn image(&self, target: Target, flags: OpenFlags) -> Result<(Node, Result<Option<BackingPlan>>)> {
+    /// Opens one image. The second result is its backing file, still to be opened.
+    fn image(&self, target: Target, flags: OpenFlags) -> Result<(Node, Option<BackingPlan>)> {
         if self.nesting > MAX_NESTING {
             return Err(Error::unsupported("Too many images inside images"));
         }
@@ -139,7 +138,7 @@ impl<'a> Opener<'a> {
         let no_backing = self.wants_no_backing(&mut target.options);
         let driver = target.driver()?;
         if let Some(Driver::Protocol(protocol)) = driver {
-            return Ok((self.bare_file(protocol, target, flags)?, Ok(None)));
+            return Ok((self.bare_file(protocol, target, flags)?, None));
         }
         if driver.is_none() && target.filename.is_none() && !has_child(&target.options, "file") {
             return Err(Error::invalid("Must specify either driver or file"));
@@ -152,7 +151,7 @@ impl<'a> Opener<'a> {
         };
         let mut opening = Opening { opener: self, format, options: target.options, flags };
         let mut node = opening.open(file, driver.is_none())?;
-        let backing = if no_backing || flags.no_backing { Ok(None) } else { opening.backing(&node) };
+        let backing = if no_backing || flags.no_backing { None } else { opening.backing(&node)? };
         if no_backing && !flags.no_io && node.layer.backing().is_some() {
             node.override_backing(Value::Null);
         }
@@ -227,6 +226,11 @@ impl<'a> Opener<'a> {
     ) -> Result<Child> {
         let child = options.take_child(name);
         if let Some(node) = options.string(name) {
+            if filename.is_some() || !child.is_empty() {
+                return Err(Error::invalid(
+                    "Cannot reference an existing block device with additional options or a new filename",
+                ));
+            }
             return Err(unknown_node(node));
         }
         if filename.is_none() && child.is_empty() {
@@ -350,7 +354,12 @@ impl Opening<'_, '_> {
     fn backing(&mut self, node: &Node) -> Result<Option<BackingPlan>> {
         let mut options = self.options.take_child("backing");
         if let Some(name) = self.options.string("backing") {
-            return Err(unknown_node(name).context("Could not open backing file"));
+            let error = if options.is_empty() {
+                unknown_node(name)
+            } else {
+                Error::invalid("Cannot reference an existing block device with additional options or a new filename")
+            };
+            return Err(error.context("Could not open backing file"));
         }
         let recorded = node.layer.backing();
         let given = options.contains("file.filename");

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::keyorder::ordered_keys;
 use super::spec::Options;
 use crate::error::{Error, Result};
+use crate::json::number_text;
 use crate::number::{NumberError, parse_number, parse_size};
 
 /// The options of a node and of the nodes below it. Values are strings, numbers, booleans, nulls, or empty arrays and
@@ -95,7 +96,7 @@ impl NodeOptions {
         match self.0.get(key)? {
             Value::String(text) => Some(text.clone()),
             Value::Bool(on) => Some(if *on { "on" } else { "off" }.to_owned()),
-            Value::Number(number) => Some(number.to_string()),
+            Value::Number(number) => Some(number_text(number)),
             // The reference takes no notice of these here.
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         }

@@ -45,8 +45,11 @@ impl NodeReport {
         } else {
             info.format_specific = info.format_specific.map(|data| specific(node.driver(), data));
         }
-        if let Some(inner) = node.shown_through() {
-            let LayerInfo { cluster_size, dirty, snapshots, .. } = inner.layer.info()?;
+        // A raw image shows what the image inside it has.
+        if let Some((_, inner)) = children.iter().find(|(name, report)| *name == "file" && !report.is_file)
+            && node.driver() == "raw"
+        {
+            let LayerInfo { cluster_size, dirty, snapshots, .. } = inner.info.clone();
             info = LayerInfo { cluster_size, dirty, snapshots, ..info };
         }
         let backing = node.layer.backing();
