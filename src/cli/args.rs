@@ -50,9 +50,10 @@ pub fn object() -> Arg {
     value(OBJECT, "OBJDEF", "Define an object, in particular a secret: secret,id=ID,file=FILE").long(OBJECT)
 }
 
-/// The operands: the words that are neither options nor values. The command counts them.
-pub fn operands(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(OPERANDS).action(ArgAction::Append).num_args(0..).value_name(name).help(help)
+/// The operands: the words that are neither options nor values. The command counts them; `names`, with spaces in
+/// between, are for the help.
+pub fn operands(names: &'static str, help: &'static str) -> Arg {
+    Arg::new(OPERANDS).action(ArgAction::Append).num_args(0..).value_names(names.split(' ')).help(help)
 }
 
 /// For `.value_parser()`: reads a value with one of our own functions, whose message is printed as it is. The message
@@ -148,7 +149,7 @@ pub(super) fn try_help(program: &str) -> String {
 }
 
 /// The error of a value parser as it was; anything else that clap finds wrong, in clap's words.
-fn value_error(command: &str, error: &clap::Error) -> Error {
+pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     use std::error::Error as _;
     if let Some(ours) = error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
         let error = Error::invalid(ours.text.as_str());

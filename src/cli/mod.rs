@@ -25,6 +25,7 @@ pub mod progress;
 
 mod program;
 mod snapshot_table;
+mod trace;
 
 pub use program::main;
 pub use snapshot_table::snapshot_table;

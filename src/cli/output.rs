@@ -36,7 +36,12 @@ pub(super) fn report_as(program: &str, error: &Error) {
 
 /// Prints a warning to stderr.
 pub fn warn(warning: &str) {
-    print_error(&format!("{PROGRAM}: warning: {warning}\n"));
+    warn_as(PROGRAM, warning);
+}
+
+/// As [`warn`], with something else than the program's name in front.
+pub(super) fn warn_as(place: &str, warning: &str) {
+    print_error(&format!("{place}: warning: {warning}\n"));
 }
 
 /// Prints the warnings that come up while images are opened.

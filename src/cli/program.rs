@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction};
 
-use super::args::{Mistake, PROGRAM, Parsed, getopt_mistake, parse};
+use super::args::{Mistake, PROGRAM, Parsed, getopt_mistake, parse, parsed, value_error};
 use super::getopt::{Order, scan};
+use super::trace::{self, Trace};
 use super::{help, output};
 use crate::cmd;
 use crate::error::{Kind, Result};
@@ -31,8 +32,15 @@ fn run(args: &[OsString]) -> Result<i32, Mistake> {
     match standard_options().try_get_matches_from(&scan.options) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return print(&help::program()).map_err(plain),
         Err(error) if error.kind() == ErrorKind::DisplayVersion => return print(&help::version()).map_err(plain),
-        Err(error) => return Err(getopt_mistake(PROGRAM, error.to_string())),
-        Ok(_) => {}
+        Err(error) => return Err(Mistake { program: PROGRAM.to_owned(), error: value_error("", &error) }),
+        Ok(matches) => {
+            for trace in matches.get_many::<Trace>("trace").into_iter().flatten() {
+                if trace.help {
+                    return Ok(0);
+                }
+                trace.apply().map_err(plain)?;
+            }
+        }
     }
     if let Some(text) = scan.error {
         return Err(getopt_mistake(PROGRAM, text));
@@ -65,5 +73,5 @@ fn standard_options() -> clap::Command {
         .version("")
         .arg(option("help", 'h', ArgAction::Help))
         .arg(option("version", 'V', ArgAction::Version))
-        .arg(option("trace", 'T', ArgAction::Append).allow_hyphen_values(true))
+        .arg(option("trace", 'T', ArgAction::Append).allow_hyphen_values(true).value_parser(parsed(trace::parse)))
 }

@@ -111,7 +111,7 @@ fn work_options() -> [Arg; 10] {
             .value_parser(parsed(parse_rate))
             .short('r')
             .long("rate"),
-        value("parallel", "NUMBER", "How many pieces are in flight at a time (8)")
+        value("parallel", "NUMBER", "How many threads copy, 1 to 16 (as many as there are processors)")
             .value_parser(parsed(parse_workers))
             .short('m')
             .long("parallel"),
