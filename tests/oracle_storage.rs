@@ -160,7 +160,7 @@ fn devices() {
     let around = |options: &str| {
         format!(
             "head -c 8M /dev/urandom > disk; dev=$(losetup --find --show {options} disk) || exit 99; ln -s $dev dev; \
-             @; code=$?; losetup --detach $dev; rm dev; exit $code"
+             @; code=$?; blockdev --flushbufs $dev; losetup --detach $dev; rm dev; exit $code"
         )
     };
     let commands = [
