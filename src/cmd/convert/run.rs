@@ -7,9 +7,10 @@ use super::request::{Request, SnapshotChoice};
 use super::target::{NewTarget, Target};
 use super::watch::Watch;
 use crate::cli::image_opts::image_options;
+use crate::cli::output;
 use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Kind, Result};
-use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_chain};
+use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
 use crate::{copy, format};
 
@@ -54,6 +55,11 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         let byte = source_size;
         error.context(format!("error while writing at byte {byte}"))
     })?;
+    if request.bitmaps {
+        let warn = |warning: String| output::warn(&warning);
+        let (from, to) = (&chains[0].top().layer, &chain.top().layer);
+        bitmaps::copy_all(&**from, &**to, request.skip_broken_bitmaps, warn)?;
+    }
     drop(chain);
     for guard in guards {
         guard.keep();
@@ -112,15 +118,15 @@ fn check_bitmaps(request: &Request<'_>, chains: &[Chain]) -> Result<()> {
     if chains.len() > 1 {
         return Err(Error::invalid("Copying bitmaps only possible with single source"));
     }
-    if chains[0].top().layer.format() != "qcow2" {
-        return Err(Error::unsupported("Source lacks bitmap support"));
-    }
-    Err(Error::unsupported("Copying bitmaps is not implemented yet"))
+    bitmaps::check_copy(&*chains[0].top().layer, request.skip_broken_bitmaps)
 }
 
 /// What can only be checked when the target is open.
 fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed: bool) -> Result<()> {
     let layer = &target.top().layer;
+    if request.bitmaps && layer.bitmaps().is_none() {
+        return Err(Error::unsupported(format!("Format driver '{}' does not support bitmaps", layer.format())));
+    }
     if request.compress && !format::find(layer.format()).is_some_and(|format| format.compression) {
         return Err(Error::unsupported("Compression not supported for this file format"));
     }
