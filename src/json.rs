@@ -88,10 +88,11 @@ fn list<T>(
     out.push(close);
 }
 
-/// A string in quotes. What is not ASCII is escaped; bytes that are not UTF-8 become U+FFFD.
+/// A string in quotes. What is not ASCII is escaped; what is not UTF-8 becomes U+FFFD.
 fn quote(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
+    for point in text::json_code_points(text) {
+        let c = point.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -101,7 +102,6 @@ fn quote(out: &mut String, text: &str) {
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
             ' '..='~' => out.push(c),
-            c if text::is_carried(c) => out.push_str("\\uFFFD"),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     out.push_str(&format!("\\u{unit:04X}"));

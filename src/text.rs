@@ -66,6 +66,45 @@ pub fn is_carried(c: char) -> bool {
     carried(c).is_some()
 }
 
+/// The code points of a text as the reference's JSON printer sees them; `None` stands for a sequence of bytes that is not
+/// one. A sequence cut short is one mistake, not one for each byte; surrogates and noncharacters are mistakes; `C0 80` is
+/// a zero.
+pub fn json_code_points(text: &str) -> Vec<Option<u32>> {
+    let bytes = to_bytes(text);
+    let mut points = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.as_slice();
+    while let [first, behind @ ..] = rest {
+        let (point, used) = code_point(*first, behind);
+        points.push(point);
+        rest = &behind[used..];
+    }
+    points
+}
+
+/// The code point that starts with `first`, and how many of the bytes behind it belong to it.
+fn code_point(first: u8, behind: &[u8]) -> (Option<u32>, usize) {
+    let (bits, more, least) = match first {
+        0..=0x7f => return (Some(first.into()), 0),
+        0xc0..=0xdf => (first & 0x1f, 1, 0x80),
+        0xe0..=0xef => (first & 0x0f, 2, 0x800),
+        0xf0..=0xf7 => (first & 0x07, 3, 0x1_0000),
+        0xf8..=0xfb => (first & 0x03, 4, 0x20_0000),
+        0xfc..=0xfd => (first & 0x01, 5, 0x400_0000),
+        _ => return (None, 0),
+    };
+    let used = behind.iter().take(more).take_while(|byte| **byte & 0xc0 == 0x80).count();
+    if used < more {
+        return (None, used);
+    }
+    let point = behind[..more].iter().fold(u32::from(bits), |point, byte| point << 6 | u32::from(byte & 0x3f));
+    let zero = (first, behind[0]) == (0xc0, 0x80);
+    let wrong = (point < least && !zero)
+        || char::from_u32(point).is_none()
+        || (0xfdd0..=0xfdef).contains(&point)
+        || point & 0xfffe == 0xfffe;
+    ((!wrong).then_some(point), more)
+}
+
 #[cfg(test)]
 #[path = "text_tests.rs"]
 mod tests;

@@ -7,6 +7,7 @@ use super::keyval;
 use super::optlist::check_id;
 use crate::crypto::{Secret, Secrets, decode_base64, unseal};
 use crate::error::{Error, Kind, Result};
+use crate::image::jsonname;
 use crate::text;
 
 /// The members of a secret, in the order in which they are checked.
@@ -67,7 +68,9 @@ pub fn define(definitions: &[&str]) -> Result<Objects> {
 /// The members of one object, whose kind has been checked; or the help that it asks for.
 fn read(text: &str) -> Result<Result<Members, &'static str>> {
     if text.starts_with('{') {
-        let Value::Object(values) = json(text)? else { return Err(Error::invalid("Parameter 'qom-type' is missing")) };
+        let Value::Object(values) = jsonname::parse(text)? else {
+            return Err(Error::invalid("Parameter 'qom-type' is missing"));
+        };
         let members = Members { values, json: true };
         check_kind(members.required("qom-type")?)?;
         return Ok(Ok(members));
@@ -80,10 +83,6 @@ fn read(text: &str) -> Result<Result<Members, &'static str>> {
     }
     check_kind(members.required("qom-type")?)?;
     if found.help { Ok(Err(SECRET_HELP)) } else { Ok(Ok(members)) }
-}
-
-fn json(text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| Error::invalid(format!("JSON parse error, {error}")))
 }
 
 fn check_kind(kind: &str) -> Result<()> {

@@ -21,6 +21,7 @@ fn secrets_are_defined() {
         ("secret,id=s,data=abc,iv=!!", b"abc"),
         (r#"{"qom-type":"secret","id":"s","data":"abc"}"#, b"abc"),
         (r#"{"qom-type":"secret","id":"s","data":"YWJj","format":"base64"} "#, b"abc"),
+        ("{'qom-type':'secret','id':'s','data':'abc'}", b"abc"),
     ];
     for (text, expected) in cases {
         assert_eq!(defined(&[text]).unwrap().get("s").unwrap().bytes(), *expected, "{text}");
@@ -83,6 +84,9 @@ fn mistakes_get_the_references_messages() {
         ("secret,id=s,data=abc,keyid=s", "Secret with id 's' has no data"),
         ("secret,id=s,data=YW Jj,format=base64", "Base64 data contains invalid characters"),
         (r#"{"id":"s"}"#, "Parameter 'qom-type' is missing"),
+        ("{", "JSON parse error, premature EOI"),
+        (r#"{"a"}"#, "JSON parse error, missing : in object pair"),
+        (r#"{"qom-type":"secret","id":"s","data":"x","id":"t"}"#, "JSON parse error, duplicate key"),
         (r#"{"qom-type":1}"#, "Invalid parameter type for 'qom-type', expected: string"),
         (r#"{"qom-type":"secret","id":"s","data":null}"#, "Invalid parameter type for 'data', expected: string"),
         (r#"{"qom-type":"secret","id":"s","data":"x","bogus":1}"#, "Parameter 'bogus' is unexpected"),

@@ -9,7 +9,7 @@ mod chain;
 mod context;
 mod filename;
 mod info;
-mod jsonname;
+pub(crate) mod jsonname;
 mod keyorder;
 mod nested;
 mod node;
