@@ -30,6 +30,7 @@ mod map;
 mod open;
 mod options;
 mod refcount;
+mod repair;
 mod snapshot;
 mod tables;
 mod txn;
@@ -116,6 +117,13 @@ impl Qcow2 {
         self.size.load(Ordering::Acquire)
     }
 
+    /// Whether a newly created image reads as zeros: not if all of its clusters are there already and what they hold is
+    /// decrypted, or lies in a storage that may hold anything.
+    fn reads_as_zeros_when_new(&self) -> bool {
+        let preallocated = self.meta().l1.get(0).table().is_some();
+        !preallocated || (self.crypt.is_none() && self.data.limits().zero_init)
+    }
+
     fn read_data(&self, host: u64, guest: u64, encrypted: bool, buf: &mut [u8]) -> Result<()> {
         if !encrypted {
             return self.data.read_at(buf, host);
@@ -162,7 +170,11 @@ impl Layer for Qcow2 {
     }
 
     fn limits(&self) -> LayerLimits {
-        LayerLimits { cluster: self.geometry.cluster_size(), granule: self.geometry.subcluster_size(), zero_init: true }
+        LayerLimits {
+            cluster: self.geometry.cluster_size(),
+            granule: self.geometry.subcluster_size(),
+            zero_init: self.reads_as_zeros_when_new(),
+        }
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {

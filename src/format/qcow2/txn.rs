@@ -223,10 +223,10 @@ impl Meta {
     /// use are protected; feature bits that must not survive a write are cleared.
     pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
         self.writer = Some(Writer::open(file, data, &self.header, fresh)?);
-        if self.header.incompatible & incompatible::DIRTY != 0 {
-            return Err(Error::unsupported("Repairing an image that was not closed properly is not supported yet"));
-        }
         self.protect_tables();
+        if self.header.incompatible & incompatible::DIRTY != 0 {
+            self.repair_dirty(file)?;
+        }
         self.clear_unknown_bits();
         Ok(())
     }

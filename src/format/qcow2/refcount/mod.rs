@@ -135,6 +135,22 @@ impl Refcounts {
         (self.table_at, self.table_clusters)
     }
 
+    /// The clusters of the refcount table, and those of the refcount blocks.
+    pub fn places(&self) -> Result<(Run, Vec<Run>)> {
+        let mut blocks = Vec::new();
+        for index in 0..self.table.len() {
+            if let Some(offset) = self.block_offset(index)? {
+                blocks.push(Run::of_bytes(self.geometry, HostOffset(offset), 1));
+            }
+        }
+        Ok((self.table_run(), blocks))
+    }
+
+    /// Looks for free clusters from here on only, until one before it is set free.
+    pub fn allocate_from(&mut self, cluster: u64) {
+        self.cursor = cluster;
+    }
+
     /// Says that a range holds metadata in use: allocation refuses to hand it out, whatever its refcount is.
     pub fn protect(&mut self, offset: HostOffset, len: u64, kind: MetadataKind) {
         self.protected.add(Run::of_bytes(self.geometry, offset, len), kind);

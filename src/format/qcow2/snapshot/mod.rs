@@ -4,7 +4,7 @@
 //! to the disk goes elsewhere. Specification: "Snapshots".
 
 mod change;
-mod refs;
+pub(super) mod refs;
 mod table;
 
 use std::sync::atomic::Ordering;
