@@ -138,7 +138,7 @@ fn run(args: &Args) -> Result<i32> {
     match request::parse(args)? {
         Parsed::OptionHelp { format, target } => output::print(&target::option_help(format, target)?)?,
         Parsed::Convert(request) => {
-            let context = OpenContext { secrets, ..OpenContext::default() };
+            let context = OpenContext { secrets, warnings: output::WARNINGS, ..OpenContext::default() };
             run::run(&request, &context)?;
         }
     }

@@ -4,7 +4,7 @@ use super::Command;
 use crate::cli::args::{Args, flag, operands, value};
 use crate::cli::image_opts::image_options;
 use crate::cli::object::{self, Objects};
-use crate::cli::output::print;
+use crate::cli::output::{self, print};
 use crate::cli::snapshot_table;
 use crate::error::{Context, Error, Result};
 use crate::image::{ImageSpec, OpenContext, OpenFlags, Snapshots, not_supported, open_chain};
@@ -74,7 +74,8 @@ fn run(args: &Args) -> Result<i32> {
         let error = Error::invalid("force-share=on can only be used with read-only images");
         return Err(error.context(format!("Could not open '{filename}'")));
     }
-    let chain = open_chain(&spec, flags, &OpenContext { secrets, ..OpenContext::default() })?;
+    let chain =
+        open_chain(&spec, flags, &OpenContext { secrets, warnings: output::WARNINGS, ..OpenContext::default() })?;
     perform(&operation, chain.top().layer.snapshots())?;
     Ok(0)
 }

@@ -35,7 +35,7 @@ pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
 pub use keyorder::{in_reference_order, ordered_keys};
 pub(crate) use node::Child;
 pub use node::Node;
-pub use open::{create_storage, open_chain, open_layer};
+pub use open::{create_storage, open_backing, open_chain, open_layer};
 pub use probe::{Driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
 pub use spec::{ImageSpec, Options};

@@ -5,7 +5,7 @@ use super::run::image_spec;
 use crate::cli::create_options::parse_create_options;
 use crate::error::{Context, Error, Result};
 use crate::format::{self, CreateOptions, CreateRequest, Format, protocol};
-use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_chain, resolve_backing};
+use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_backing, open_chain};
 use crate::storage::UnfinishedFile;
 
 /// An opened target.
@@ -114,10 +114,7 @@ impl NewTarget {
         if backing_format.is_some_and(|format| format::find(format).is_none()) {
             return Ok(()); // creating has its own message for that
         }
-        let spec = ImageSpec::name(resolve_backing(name, backing)?, backing_format);
-        open_chain(&spec, OpenFlags { share: true, ..OpenFlags::READ }, context)
-            .map(drop)
-            .context(|| "Could not open backing file")
+        open_backing(name, backing, backing_format, OpenFlags { share: true, ..OpenFlags::READ }, context).map(drop)
     }
 
     /// How to open it: encrypted images need to know which secret is theirs.
