@@ -36,7 +36,7 @@ pub use keyorder::{in_reference_order, ordered_keys};
 pub(crate) use node::Child;
 pub use node::Node;
 pub use open::{create_storage, open_backing, open_chain, open_layer};
-pub use probe::{Driver, probe, probes_as_raw};
+pub use probe::{Driver, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
 pub use spec::{ImageSpec, Options};
 pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};

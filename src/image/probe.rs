@@ -1,6 +1,6 @@
 //! Finding out the format of an image from its first bytes.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{self, FORMATS, Format};
 
 /// How many bytes from the start of an image decide about its format.
@@ -89,6 +89,14 @@ impl Driver {
             }
             _ => Err(Error::invalid(format!("Unknown driver '{name}'"))),
         }
+    }
+}
+
+/// Whether the reference has a driver of this name, supported here or not.
+pub fn is_known_driver(name: &str) -> bool {
+    match Driver::find(name) {
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), Kind::Unsupported(_)),
     }
 }
 

@@ -3,9 +3,9 @@
 use super::request::Request;
 use super::run::image_spec;
 use crate::cli::create_options::parse_create_options;
-use crate::error::{Context, Error, Result};
-use crate::format::{self, CreateOptions, CreateRequest, Format, protocol};
-use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, open_backing, open_chain};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::{CreateOptions, CreateRequest, Format, protocol};
+use crate::image::{Chain, Driver, ImageSpec, OpenContext, OpenFlags, is_known_driver, open_backing, open_chain};
 use crate::storage::UnfinishedFile;
 
 /// An opened target.
@@ -111,7 +111,7 @@ impl NewTarget {
     fn try_backing(&self, name: &str, context: &OpenContext) -> Result<()> {
         let Some(backing) = self.backing() else { return Ok(()) };
         let backing_format = self.options.get("backing_fmt");
-        if backing_format.is_some_and(|format| format::find(format).is_none()) {
+        if backing_format.is_some_and(|format| !is_known_driver(format)) {
             return Ok(()); // creating has its own message for that
         }
         open_backing(name, backing, backing_format, OpenFlags { share: true, ..OpenFlags::READ }, context).map(drop)
@@ -131,7 +131,14 @@ impl NewTarget {
 }
 
 fn find_format(name: &str) -> Result<&'static Format> {
-    format::find(name).ok_or_else(|| Error::invalid(format!("Unknown file format '{name}'")))
+    match Driver::find(name) {
+        Ok(Driver::Format(format)) => Ok(format),
+        Ok(Driver::Protocol(_)) => {
+            Err(Error::unsupported(format!("Creating images by the '{name}' driver is not supported yet")))
+        }
+        Err(error) if matches!(error.kind(), Kind::Unsupported(_)) => Err(error),
+        Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'"))),
+    }
 }
 
 /// What `-o help` prints.

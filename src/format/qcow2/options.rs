@@ -6,6 +6,7 @@ use super::header::{CompressionType, Header, autoclear, compatible, crypt_method
 use crate::crypto::Secrets;
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
+use crate::image::is_known_driver;
 use crate::units::{SECTOR, align_up};
 
 const fn option(name: &'static str, kind: OptionType, help: &'static str) -> OptionDesc {
@@ -41,9 +42,6 @@ pub static CREATE_OPTIONS: &[OptionDesc] = &[
     option("size", OptionType::Size, "Virtual disk size"),
 ];
 
-/// Longest name of a backing format that readers accept.
-const BACKING_FORMAT_MAX: usize = 15;
-
 /// How much of a new image is there from the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preallocation {
@@ -78,15 +76,15 @@ pub fn check(options: &CreateOptions, size: u64, secrets: &Secrets) -> Result<Ne
         None | Some("1.1" | "v3") => 3,
         Some(other) => return Err(bad_value("version", other)),
     };
+    if let Some(format) = options.get("backing_fmt").filter(|format| !is_known_driver(format)) {
+        return Err(bad_value("backing-fmt", format));
+    }
     let preallocation = preallocation(options.get("preallocation"))?;
     let compression = match options.get("compression_type") {
         None | Some("zlib") => CompressionType::Zlib,
         Some("zstd") => CompressionType::Zstd,
         Some(other) => return Err(bad_value("compression-type", other)),
     };
-    if let Some(format) = options.get("backing_fmt").filter(|format| format.len() > BACKING_FORMAT_MAX) {
-        return Err(bad_value("backing-fmt", format));
-    }
     let extended = is_on(options, "extended_l2");
     if extended && version < 3 {
         return Err(needs_version_3("Extended L2 entries are only supported"));
