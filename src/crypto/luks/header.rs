@@ -141,7 +141,7 @@ fn mode_spec(spec: CipherSpec) -> String {
 /// The text in a field that ends with a zero, or with the field.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    String::from_utf8_lossy(&field[..end]).into_owned()
+    crate::text::from_bytes(&field[..end])
 }
 
 /// Sectors that key material takes. Wraps at 32 bits: a slot nobody can use must not keep a good one from being used.

@@ -563,7 +563,7 @@ fn unknown_feature_names(unknown: u64, extensions: &[u8]) -> String {
     for record in find_extension(extensions, EXT_FEATURE_NAMES).unwrap_or(&[]).chunks_exact(FEATURE_LEN) {
         let (kind, bit) = (record[0], record[1]);
         if kind == 0 && bit < 64 && left & (1 << bit) != 0 {
-            names.push(String::from_utf8_lossy(&c_string(&record[2..])).into_owned());
+            names.push(crate::text::from_bytes(&c_string(&record[2..])));
             left &= !(1 << bit);
         }
     }

@@ -51,7 +51,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
 
 /// Names are bytes on disk; the rest of the program takes text.
 pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    crate::text::from_bytes(bytes)
 }
 
 fn open_data_file(header: &Header, request: &mut OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
