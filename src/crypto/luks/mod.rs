@@ -9,7 +9,7 @@ mod header;
 mod info;
 mod open;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
 
 pub use create::{Choices, CreateOptions, NewLuks};
@@ -34,7 +34,7 @@ impl HeaderWindow<'_> {
         if end.and_then(|end| self.offset.checked_add(end)).is_none() {
             return Err(Error::corrupt("Request for data outside of extension header"));
         }
-        self.storage.read_at(buf, self.offset + at)
+        self.storage.read_at(buf, self.offset + at).context(|| "Could not read encryption header")
     }
 }
 
