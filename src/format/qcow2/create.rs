@@ -72,6 +72,9 @@ pub fn write_image(file: &Arc<dyn Storage>, data: Option<&Arc<dyn Storage>>, ima
         if crypt.header_len() > 0 {
             let offset = refcounts.allocate(geometry.clusters(crypt.header_len()))?.offset;
             header.crypto = Some(CryptoPointer { offset: offset.0, len: crypt.header_len() });
+            // Zeros first: there may be anything on a device, and the unused key slots lie behind what is written.
+            let region = geometry.clusters(crypt.header_len()) * geometry.cluster_size();
+            file.zero(offset.0, region, ZeroMode::Discard).context(|| "Could not zero fill encryption header")?;
             write_cluster_padded(file, geometry, offset, &bytes)?;
         }
     }
