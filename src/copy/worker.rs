@@ -169,6 +169,12 @@ impl Shared<'_> {
     fn blank(&self) -> bool {
         self.job.options.target == TargetState::Zero
     }
+
+    /// Whether what the guest does not see is zero, too: the places in a target that has places for everything. New
+    /// clusters of a format that allocates hold anything on a device, and with a cipher zeros are no zeros.
+    fn blank_places(&self) -> bool {
+        self.blank() && self.layer.limits().cluster == 1
+    }
 }
 
 struct StopOnPanic<'a>(&'a Turn);
@@ -312,7 +318,7 @@ impl<'s, 'a> Worker<'s, 'a> {
             reserve(shared, pending.pieces(), layout);
         }
         if !task.items.iter().any(|item| matches!(item.kind, ItemKind::Offload(_))) {
-            return write_payload(pending, layout, task.start(), &self.buf, shared.blank()).context(failed);
+            return write_payload(pending, layout, task.start(), &self.buf, shared.blank_places()).context(failed);
         }
         for piece in pending.pieces() {
             for item in &task.items {
@@ -330,7 +336,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     /// Writes the parts of a piece that the kernel has not copied.
     fn write_around(&self, pending: &dyn Pending, piece: &Piece, task: &Task, layout: &Layout) -> Result<()> {
         let start = task.start();
-        let fresh = piece.zeroed || self.shared.blank();
+        let fresh = piece.zeroed || self.shared.blank_places();
         let whole = [Range { guest: piece.guest, len: piece.len }];
         let ranges = if fresh { &layout.payload[..] } else { &whole[..] };
         for range in ranges {
@@ -400,7 +406,7 @@ fn place<'a>(
 /// Reserves blocks for payload that goes into fresh space. That it fails is no error: the write will tell.
 fn reserve(shared: &Shared<'_>, pieces: &[Piece], layout: &Layout) {
     let Some(fd) = shared.layer.data_storage().fd() else { return };
-    for piece in pieces.iter().filter(|piece| piece.zeroed || shared.blank()) {
+    for piece in pieces.iter().filter(|piece| piece.zeroed || shared.blank_places()) {
         for range in &layout.payload {
             let Some(part) = range.intersection(piece.guest, piece.len) else { continue };
             if part.len >= RESERVE_MIN {

@@ -136,7 +136,7 @@ impl<'a> Reservation<'a> {
 
     /// External data files have no refcounts that tell what was never written; holes do.
     pub fn finish_pieces(&mut self) {
-        if !self.qcow2.geometry.external_data {
+        if !self.qcow2.geometry.external_data || self.qcow2.crypt.is_some() {
             return;
         }
         for piece in &mut self.pieces {
