@@ -41,7 +41,10 @@ impl NodeReport {
         let mut children: Vec<_> = children.collect::<Result<_>>()?;
         if node.parts.protocol.is_some() {
             children.clear();
-            info.format_specific = Some(specific("file", json!({})));
+            info.format_specific = Some(match node.parts.children.first() {
+                Some((_, Child::File(file))) => file_specific(file),
+                _ => specific("file", json!({})),
+            });
         } else {
             info.format_specific = info.format_specific.map(|data| specific(node.driver(), data));
         }
@@ -95,7 +98,7 @@ impl NodeReport {
             is_file: true,
             size: align_up(len, SECTOR).unwrap_or(len),
             allocated: Some(file.storage.allocated()?),
-            info: LayerInfo { format_specific: Some(specific("file", json!({}))), ..LayerInfo::default() },
+            info: LayerInfo { format_specific: Some(file_specific(file)), ..LayerInfo::default() },
             backing: None,
             full_backing: None,
             children: Vec::new(),
@@ -148,6 +151,15 @@ impl NodeReport {
 
 fn specific(kind: &str, data: Value) -> Value {
     json!({"type": kind, "data": data})
+}
+
+/// What is known about a file besides its length.
+fn file_specific(file: &FileNode) -> Value {
+    let data = match file.storage.extent_size_hint() {
+        Some(hint) => json!({"extent-size-hint": hint}),
+        None => json!({}),
+    };
+    specific("file", data)
 }
 
 /// A snapshot as JSON.
