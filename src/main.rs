@@ -1,6 +1,6 @@
 //! The `qemu-img` binary.
 
 fn main() {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let args: Vec<_> = std::env::args_os().collect();
     std::process::exit(qemu_img::cli::main(&args));
 }

@@ -8,6 +8,7 @@
 //! keep every occurrence: [`Args::get`] is the last one, as in the reference, and [`Args::all`] all of them.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::builder::{StringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
@@ -23,6 +24,19 @@ use crate::error::{Error, Result};
 
 /// The name of the program, as messages give it.
 pub const PROGRAM: &str = "qemu-img";
+
+/// How the program was called.
+static INVOKED: OnceLock<String> = OnceLock::new();
+
+/// The program as it was called (`/usr/bin/qemu-img`), which is how `getopt_long` names it.
+pub(super) fn invoked() -> &'static str {
+    INVOKED.get().map_or(PROGRAM, String::as_str)
+}
+
+/// Notes how the program was called. Only the first call counts.
+pub(super) fn set_invoked(name: String) {
+    let _ = INVOKED.set(name);
+}
 
 /// The `help_heading` of options that the reference does not have. They answer to their full names only, so that what
 /// is short for one of the reference's options stays so.
@@ -132,7 +146,7 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
         Err(error) => return Err(Mistake { program: PROGRAM.to_owned(), error }),
     }
     match scan.error {
-        Some(text) => Err(getopt_mistake(&format!("{PROGRAM} {}", command.name), text)),
+        Some(text) => Err(getopt_mistake(&format!("{} {}", invoked(), command.name), text)),
         None => Ok(Parsed::Run(args)),
     }
 }
@@ -157,7 +171,7 @@ pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
-    Error::invalid(text).hint(try_help(&format!("{PROGRAM} {command}")))
+    Error::invalid(text).hint(try_help(&format!("{} {command}", invoked())))
 }
 
 impl Args {
@@ -209,7 +223,7 @@ impl Args {
 
     /// A wrong use of the command: the message, then where to find help.
     pub fn usage(&self, text: impl Into<String>) -> Error {
-        Error::invalid(text).hint(try_help(&format!("{PROGRAM} {}", self.command)))
+        Error::invalid(text).hint(try_help(&format!("{} {}", invoked(), self.command)))
     }
 
     /// The only operand, of commands that take one image.

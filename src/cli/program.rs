@@ -5,16 +5,23 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction};
 
-use super::args::{Mistake, PROGRAM, Parsed, getopt_mistake, parse, parsed, value_error};
+use super::args::{
+    Mistake, PROGRAM, Parsed, getopt_mistake, invoked, parse, parsed, set_invoked, try_help, value_error,
+};
 use super::getopt::{Order, scan};
 use super::trace::{self, Trace};
 use super::{help, output};
 use crate::cmd;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sys::signal;
+use crate::text;
 
-/// Runs the program with its arguments (without its own name) and returns the exit code.
+/// Runs the program with its arguments, the first of which is its own name, and returns the exit code.
 pub fn main(args: &[OsString]) -> i32 {
+    let (name, args) = args.split_first().map_or((None, args), |(name, args)| (Some(name), args));
+    if let Some(name) = name {
+        set_invoked(text::from_os(name));
+    }
     match run(args) {
         Ok(code) => code,
         Err(Mistake { error, .. }) if let Kind::Interrupted(signal) = *error.kind() => signal::die_of(signal),
@@ -43,13 +50,13 @@ fn run(args: &[OsString]) -> Result<i32, Mistake> {
         }
     }
     if let Some(text) = scan.error {
-        return Err(getopt_mistake(PROGRAM, text));
+        return Err(getopt_mistake(invoked(), text));
     }
     let Some(name) = scan.operands.first() else {
-        return Err(getopt_mistake(PROGRAM, "Not enough arguments".to_owned()));
+        return Err(usage_mistake("Not enough arguments".to_owned()));
     };
     let Some(command) = cmd::find(name) else {
-        return Err(getopt_mistake(PROGRAM, format!("Command not found: {name}")));
+        return Err(usage_mistake(format!("Command not found: {name}")));
     };
     // The words behind the command's name are the last ones, as many as there are operands after the first.
     let rest = &args[args.len() - (scan.operands.len() - 1)..];
@@ -57,6 +64,11 @@ fn run(args: &[OsString]) -> Result<i32, Mistake> {
         Parsed::Help(text) => print(&text).map_err(plain),
         Parsed::Run(args) => (command.run)(&args).map_err(plain),
     }
+}
+
+/// A mistake that is none of the options'.
+fn usage_mistake(text: String) -> Mistake {
+    Mistake { program: PROGRAM.to_owned(), error: Error::invalid(text).hint(try_help(invoked())) }
 }
 
 fn print(text: &str) -> Result<i32> {
