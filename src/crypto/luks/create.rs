@@ -51,6 +51,21 @@ impl Choices {
 
     /// Checks that the chosen algorithms exist and go together.
     pub fn check(self) -> Result<CreateOptions> {
+        let options = self.resolve()?;
+        // The reference aborts on such a volume, so nobody could use it. Ones that others made are read.
+        if !(options.key_len() * STRIPES as usize).is_multiple_of(SECTOR as usize) {
+            let CipherSpec { cipher, mode, .. } = options.spec;
+            return Err(Error::unsupported(format!(
+                "Cipher {} with mode {} is not supported: its key material is not whole sectors",
+                cipher.name(),
+                mode.name()
+            )));
+        }
+        Ok(options)
+    }
+
+    /// The algorithms, which exist and go together.
+    pub(super) fn resolve(self) -> Result<CreateOptions> {
         let not_supported = |name| Error::unsupported(format!("Algorithm '{name}' not supported"));
         let cipher = self.cipher.map_err(not_supported)?;
         let default_hash = (self.ivgen == IvGenAlg::Essiv).then_some(HashAlg::Sha256);

@@ -21,7 +21,7 @@ const HASHES: &[&str] = &["md5", "sha1", "sha224", "sha256", "sha384", "sha512",
 
 fn options(pairs: &[(&str, &str)]) -> Result<CreateOptions> {
     let get = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    Choices::parse("", |name| get(name).or((name == "iter-time").then_some("0")))?.check()
+    Choices::parse("", |name| get(name).or((name == "iter-time").then_some("0")))?.resolve()
 }
 
 fn secret(text: &str) -> Secret {
@@ -246,6 +246,28 @@ fn options_are_refused_as_the_reference_refuses_them() {
     ];
     for (pairs, expected) in cases {
         assert_eq!(message(options(pairs)), *expected, "{pairs:?}");
+    }
+}
+
+#[test]
+fn volumes_that_the_reference_cannot_open_are_not_made() {
+    for cipher in CIPHERS {
+        for mode in MODES {
+            let get = |name: &str| match name {
+                "cipher-alg" => Some(*cipher),
+                "cipher-mode" => Some(*mode),
+                _ => None,
+            };
+            let refused = message(Choices::parse("", get).unwrap().check());
+            let expected = match (*cipher, *mode) {
+                ("cast5-128", "xts") => "Unsupported cipher mode xts".to_owned(),
+                ("aes-192" | "serpent-192" | "twofish-192", "ecb" | "cbc" | "ctr") => {
+                    format!("Cipher {cipher} with mode {mode} is not supported: its key material is not whole sectors")
+                }
+                _ => "ok".to_owned(),
+            };
+            assert_eq!(refused, expected);
+        }
     }
 }
 
