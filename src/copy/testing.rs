@@ -23,6 +23,8 @@ pub struct FakeLayer {
     pub bad_map: Option<Range<u64>>,
     /// Reading here fails.
     pub bad_read: Option<Range<u64>>,
+    /// There are no zeros in its data.
+    pub dense: bool,
     storage: Arc<dyn Storage>,
 }
 
@@ -38,7 +40,7 @@ impl FakeLayer {
             list.push((at..at + len, part));
             at += len;
         }
-        FakeLayer { parts: list, bad_map: None, bad_read: None, storage: Arc::new(MemStorage::default()) }
+        FakeLayer { parts: list, bad_map: None, bad_read: None, dense: false, storage: Arc::new(MemStorage::default()) }
     }
 
     /// The byte at a guest offset that is data: zero in every third stretch of 4 KiB.
@@ -83,7 +85,7 @@ impl Layer for FakeLayer {
             return Err(Error::os(libc::EIO));
         }
         for (at, byte) in (guest..).zip(buf) {
-            *byte = FakeLayer::byte(at);
+            *byte = FakeLayer::byte(at).max(u8::from(self.dense));
         }
         Ok(())
     }

@@ -474,3 +474,7 @@ fn write_error(task: &Task, guest: u64) -> String {
     };
     format!("error while writing at byte {byte}")
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

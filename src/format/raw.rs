@@ -32,6 +32,13 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     Ok(Box::new(Raw { storage: request.storage, offset: window.offset, size: window.size, guarded }))
 }
 
+/// A raw image over any storage, for tests.
+#[cfg(test)]
+pub fn over(storage: Arc<dyn Storage>) -> Box<dyn Layer> {
+    let size = storage.len().expect("storages of tests know their length");
+    Box::new(Raw { storage, offset: 0, size, guarded: false })
+}
+
 /// Takes a size out of run-time options, which hold numbers or text.
 fn take_size(options: &mut Options, name: &str) -> Result<Option<u64>> {
     let Some(value) = options.remove(name) else { return Ok(None) };
