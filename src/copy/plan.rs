@@ -260,8 +260,7 @@ impl<'a> Plan<'a> {
 fn make_whole(items: &mut Vec<Item>, cluster: u64) {
     let end = items.last().map_or(0, Item::end);
     let mut whole: Vec<Item> = Vec::with_capacity(items.len());
-    let mut queue = items.drain(..).peekable();
-    while let Some(mut item) = queue.next() {
+    for mut item in items.drain(..) {
         if let Some(last) = whole.last()
             && last.end() > item.guest
         {
@@ -285,7 +284,6 @@ fn make_whole(items: &mut Vec<Item>, cluster: u64) {
             whole.push(Item { guest, len, part: item.part, kind });
         }
     }
-    drop(queue);
     *items = whole;
 }
 

@@ -1,7 +1,8 @@
 //! What is copied: one opened image, or several one behind the other.
 
 use crate::error::Result;
-use crate::image::{Chain, ChainExtent, ExtentKind};
+use crate::image::{Chain, ChainExtent, ExtentKind, Layer};
+use crate::storage::RangeKind;
 use crate::units::{SECTOR, align_up};
 
 /// One image of a [`Source`].
@@ -91,12 +92,19 @@ impl<'a> Source<'a> {
         let len = len.min(size - at);
         let layers = if self.top_only { 1 } else { part.chain.nodes().len() };
         let found = part.chain.map_above(at, len, layers)?;
+        let mut len = found.extent.len;
         let status = match found.extent.kind {
             ExtentKind::Unallocated if self.top_only => Status::Inherited,
             ExtentKind::Unallocated | ExtentKind::Zero { .. } => Status::Zero,
+            ExtentKind::Data { host, encrypted: false } => {
+                let layer = &part.chain.nodes()[found.depth].layer;
+                let (kind, part_len) = stored(&**layer, host, len)?;
+                len = part_len;
+                if kind == RangeKind::Hole { Status::Zero } else { Status::Data(found) }
+            }
             _ => Status::Data(found),
         };
-        Ok(Found { part: index, len: found.extent.len, status })
+        Ok(Found { part: index, len, status })
     }
 
     /// Reads guest bytes of the part `index`, out of `extent` if it is known. `guest` counts in the whole.
@@ -122,4 +130,14 @@ impl<'a> Source<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether the bytes of a plain extent are there, or were only reserved (`preallocation=metadata`): a hole in the file reads
+/// as zeros.
+fn stored(layer: &dyn Layer, host: u64, len: u64) -> Result<(RangeKind, u64)> {
+    if layer.limits().cluster == 1 {
+        // Formats without clusters have looked at the file to answer at all.
+        return Ok((RangeKind::Data, len));
+    }
+    layer.data_storage().extent(host, len)
 }

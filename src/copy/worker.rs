@@ -426,7 +426,7 @@ fn offload(shared: &Shared<'_>, pending: &dyn Pending, piece: &Piece, item: &Ite
     let span = Span { from: host + inside, to: piece.host + (part.guest - piece.guest), len: part.len };
     let mut buf = AlignedBuf::new(0);
     shared.offload.transfer(storage, span, &mut |rest| {
-        if buf.len() == 0 {
+        if buf.is_empty() {
             buf = AlignedBuf::new(rest.len.min(WINDOW) as usize);
         }
         let mut done = 0;

@@ -38,6 +38,9 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         new.check_compression(request)?;
     }
     check_bitmaps(request, &chains)?;
+    if let Some(new) = &new {
+        new.check_bitmaps(request)?;
+    }
     let cache = CacheMode::parse(request.target_cache)
         .ok_or_else(|| Error::invalid(format!("Invalid cache option: {}", request.target_cache)))?;
     let flags = OpenFlags { cache, ..OpenFlags::WRITE };
@@ -51,14 +54,13 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     let options = copy_options(request, &target.chain, backed);
     copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
     let Target { chain, guards } = target;
-    chain.top().layer.flush().map_err(|error| {
-        let byte = source_size;
-        error.context(format!("error while writing at byte {byte}"))
-    })?;
+    let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
+    flush()?;
     if request.bitmaps {
         let warn = |warning: String| output::warn(&warning);
         let (from, to) = (&chains[0].top().layer, &chain.top().layer);
         bitmaps::copy_all(&**from, &**to, request.skip_broken_bitmaps, warn)?;
+        flush()?;
     }
     drop(chain);
     for guard in guards {
@@ -132,6 +134,9 @@ fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed:
     }
     if request.existing && layer.size() < source_size {
         return Err(Error::invalid("output file is smaller than input file"));
+    }
+    if request.bitmaps && layer.bitmaps().is_none() {
+        return Err(Error::unsupported(format!("Format driver '{}' does not support bitmaps", layer.format())));
     }
     if request.target_is_zero && backed {
         return Err(Error::invalid("Cannot use --target-is-zero when the destination image has a backing file"));

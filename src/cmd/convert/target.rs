@@ -86,9 +86,20 @@ impl NewTarget {
         Ok(())
     }
 
+    /// Whether it can hold bitmaps.
+    pub fn check_bitmaps(&self, request: &Request<'_>) -> Result<()> {
+        let old = matches!(self.options.get("compat"), Some("0.10" | "v2"));
+        if request.bitmaps && (self.format.name != "qcow2" || old) {
+            let text = format!("Format driver '{}' does not support bitmaps", self.format.name);
+            return Err(Error::unsupported(text));
+        }
+        Ok(())
+    }
+
     /// Creates and opens it.
     pub fn create(self, request: &Request<'_>, flags: OpenFlags, context: &OpenContext) -> Result<Target> {
         let name = request.target;
+        let converting = || format!("{name}: error while converting {}", self.format.name);
         self.try_backing(name, context).context(|| format!("Could not open '{name}'"))?;
         let Some(create) = self.format.create else {
             return Err(Error::unsupported(format!(
@@ -101,7 +112,7 @@ impl NewTarget {
             guards.push(UnfinishedFile::before(data_file));
         }
         create(CreateRequest { filename: name, size: self.size, options: &self.options, context })
-            .context(|| format!("{name}: error while converting {}", self.format.name))?;
+            .context(converting)?;
         let guards = guards.into_iter().map(UnfinishedFile::armed).collect();
         let chain = open_chain(&self.spec(name), flags, context)?;
         Ok(Target { chain, guards })
