@@ -10,6 +10,8 @@ mod tables;
 mod zero;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;
 
 use super::Meta;

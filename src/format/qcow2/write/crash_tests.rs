@@ -1,0 +1,200 @@
+//! Power failures at any moment while an existing image is written: what a flush has promised is there, nothing is
+//! corrupt, and at worst space is lost.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::super::create::write_image;
+use super::super::options;
+use crate::crypto::Secrets;
+use crate::error::Result;
+use crate::format::{CreateOptions, OpenRequest, qcow2};
+use crate::image::{Layer, OpenContext, OpenFlags, Options, Payload, Place, ZeroFlags};
+use crate::storage::fault::{FaultStorage, Op, after_crash};
+use crate::storage::{MemStorage, Storage};
+
+const SIZE: u64 = 1 << 20;
+
+fn open(storage: Arc<dyn Storage>, flags: OpenFlags) -> Result<Box<dyn Layer>> {
+    let (mut options, context) = (Options::new(), OpenContext::default());
+    (qcow2::FORMAT.open)(OpenRequest {
+        storage,
+        filename: "image",
+        options: &mut options,
+        flags,
+        probed: false,
+        context: &context,
+        data_file: &mut None,
+        nesting: 0,
+    })
+}
+
+fn new_image(list: &[(&str, &str)]) -> Vec<u8> {
+    let mut options = CreateOptions::default();
+    for (name, value) in list {
+        options.set(name, *value);
+    }
+    let image = options::check(&options, SIZE, &Secrets::default()).unwrap();
+    let storage = Arc::new(MemStorage::default());
+    let file: Arc<dyn Storage> = Arc::clone(&storage) as Arc<dyn Storage>;
+    write_image(&file, None, image).unwrap();
+    storage.to_vec()
+}
+
+fn write(layer: &dyn Layer, guest: u64, data: &[u8]) -> Result<()> {
+    let pending = layer.prepare(&[Place { guest, len: data.len() as u64, payload: Payload::Plain }])?;
+    pending.write(guest, data)?;
+    pending.commit()
+}
+
+fn read(layer: &dyn Layer) -> Vec<u8> {
+    let mut bytes = vec![0; SIZE as usize];
+    let mut at = 0;
+    while at < SIZE {
+        let extent = layer.map(at, SIZE - at).unwrap();
+        layer.read(&extent, at, &mut bytes[at as usize..(at + extent.len) as usize]).unwrap();
+        at += extent.len;
+    }
+    bytes
+}
+
+/// A moment after which everything in `model` must survive, except for what has been touched since.
+struct Promise {
+    events: usize,
+    model: Vec<u8>,
+    /// Where later changes went: the number of events when they began, and the range.
+    touched: Vec<(usize, std::ops::Range<usize>)>,
+}
+
+/// Some changes to an image with data and a snapshot; returns what the disk held before them, and the promises.
+fn scenario(storage: &Arc<FaultStorage>, inner: &MemStorage, unit: u64, seed: u64) -> (Vec<u8>, Vec<Promise>) {
+    let layer = open(Arc::clone(storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
+    let mut model = vec![0; SIZE as usize];
+    model[..SIZE as usize / 2].fill(0x11);
+    write(&*layer, 0, &model[..SIZE as usize / 2]).unwrap();
+    layer.flush().unwrap();
+    layer.snapshots().unwrap().create("kept").unwrap();
+    layer.flush().unwrap();
+    storage.clear_events();
+    let initial = inner.to_vec();
+    let mut promises = vec![Promise { events: 0, model: model.clone(), touched: Vec::new() }];
+    let mut noise = seed;
+    for step in 0..24_u64 {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let units = SIZE / unit;
+        let from = (noise >> 33) % units;
+        let len = (1 + (noise >> 20) % 40).min(units - from);
+        let range = (from * unit) as usize..((from + len) * unit) as usize;
+        let promise = promises.last_mut().unwrap();
+        promise.touched.push((storage.events().len(), range.clone()));
+        if step % 4 == 3 {
+            model[range.clone()].fill(0);
+            layer.zero(range.start as u64, range.len() as u64, ZeroFlags { may_unmap: step % 8 == 3 }).unwrap();
+        } else {
+            model[range.clone()].fill(0x20 + step as u8);
+            write(&*layer, range.start as u64, &model[range.clone()]).unwrap();
+        }
+        if step % 5 == 4 {
+            layer.flush().unwrap();
+            let events = storage.events().len();
+            promises.push(Promise { events, model: model.clone(), touched: Vec::new() });
+        }
+    }
+    layer.flush().unwrap();
+    promises.push(Promise { events: storage.events().len(), model, touched: Vec::new() });
+    (initial, promises)
+}
+
+/// The reference finds nothing worse than leaks.
+fn check(bytes: &[u8], dir: &Path, what: &str) {
+    let path = dir.join("crashed.qcow2");
+    std::fs::write(&path, bytes).unwrap();
+    for _ in 0..50 {
+        let output = Command::new("/usr/bin/qemu-img").args(["check", "-f", "qcow2"]).arg(&path).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        if text.contains("lock\n") {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            continue;
+        }
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{what}: {text}");
+        return;
+    }
+    panic!("locked");
+}
+
+fn survive(list: &[(&str, &str)], unit: u64, seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = Path::new("/usr/bin/qemu-img").exists();
+    let inner = Arc::new(MemStorage::new(new_image(list)));
+    let storage = Arc::new(FaultStorage::new(Arc::clone(&inner) as Arc<dyn Storage>));
+    let (initial, promises) = scenario(&storage, &inner, unit, seed);
+    let events = storage.events();
+    let last = promises.last().unwrap();
+    let complete = after_crash(&initial, &events, events.len(), 0).unwrap().to_vec();
+    assert_eq!(complete, inner.to_vec(), "the record is complete");
+    for at in (0..=events.len()).step_by(3) {
+        for luck in 0..3 {
+            let what = format!("{list:?} seed {seed} at {at} of {} luck {luck}", events.len());
+            let state = after_crash(&initial, &events, at, luck + if luck > 1 { at as u64 * 4 } else { 0 }).unwrap();
+            let bytes = state.to_vec();
+            let layer = open(Arc::new(state), OpenFlags::READ).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let promise = promises.iter().rev().find(|promise| promise.events <= at).unwrap_or(last);
+            let mut expected = promise.model.clone();
+            let mut found = read(&*layer);
+            for (_, range) in promise.touched.iter().filter(|(began, _)| *began <= at) {
+                expected[range.clone()].fill(0);
+                found[range.clone()].fill(0);
+            }
+            let differs = found.iter().zip(&expected).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{what}");
+            layer.snapshots().unwrap().view(None, Some("kept")).unwrap();
+            let kept = read(&*layer);
+            let half = SIZE as usize / 2;
+            assert!(
+                kept[..half].iter().all(|b| *b == 0x11) && kept[half..].iter().all(|b| *b == 0),
+                "{what}: snapshot"
+            );
+            if reference && (at + luck as usize).is_multiple_of(4) {
+                check(&bytes, dir.path(), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_failure_costs_nothing_but_space() {
+    survive(&[("cluster_size", "4096")], 4096, 1);
+    survive(&[("cluster_size", "512"), ("refcount_bits", "64")], 512 * 16, 2);
+    survive(&[("cluster_size", "16384"), ("extended_l2", "on")], 512, 3);
+    survive(&[("cluster_size", "4096"), ("compat", "0.10")], 4096, 4);
+}
+
+#[test]
+fn a_failing_disk_leaves_a_valid_image() {
+    let reference = Path::new("/usr/bin/qemu-img").exists();
+    let dir = tempfile::tempdir().unwrap();
+    for (op, nth) in (1..60).step_by(3).flat_map(|nth| [(Op::Write, nth), (Op::Flush, nth), (Op::Read, nth)]) {
+        let inner = Arc::new(MemStorage::new(new_image(&[("cluster_size", "4096")])));
+        let storage = Arc::new(FaultStorage::new(Arc::clone(&inner) as Arc<dyn Storage>));
+        let layer = open(Arc::clone(&storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
+        write(&*layer, 0, &vec![1; 512 << 10]).unwrap();
+        layer.flush().unwrap();
+        layer.snapshots().unwrap().create("kept").unwrap();
+        storage.fail(op, nth, libc::ENOSPC);
+        for step in 0..10_u64 {
+            // Each step may fail; the next ones go on as if nothing had happened.
+            let _ = write(&*layer, step * 65536, &vec![step as u8 + 2; 40960]);
+            let _ = layer.zero(step * 65536 + 8192, 4096, ZeroFlags { may_unmap: true });
+            if step % 3 == 0 {
+                let _ = layer.flush();
+            }
+        }
+        storage.heal();
+        layer.flush().unwrap();
+        drop(layer);
+        if reference && nth % 12 == 1 {
+            check(&inner.to_vec(), dir.path(), &format!("{op:?} {nth}"));
+        }
+    }
+}
