@@ -179,6 +179,8 @@ fn devices() {
         "-f raw -O raw -o preallocation=full small.raw dev",
         "-f raw -O raw -o preallocation=off small.raw dev",
         "-f raw -O qcow2 dev out.qcow2",
+        "-f raw -O qcow2 -o preallocation=full small.raw dev",
+        "-f raw -O qcow2 -o preallocation=falloc small.raw dev",
     ];
     let mut cases = Vec::new();
     for options in ["", "--sector-size 4096", "--read-only"] {

@@ -134,6 +134,7 @@ fn extend_data_file(data: &dyn Storage, size: u64, preallocation: Preallocation)
     if size == 0 {
         return Ok(());
     }
+    check_can_preallocate(data, preallocation)?;
     match preallocation {
         Preallocation::Off | Preallocation::Metadata => data.set_len(size),
         Preallocation::Falloc => data.zero(0, size, ZeroMode::Allocate).context(|| "Could not preallocate new data"),
@@ -141,6 +142,19 @@ fn extend_data_file(data: &dyn Storage, size: u64, preallocation: Preallocation)
             data.zero(0, size, ZeroMode::Write).context(|| "Could not write zeros for preallocation")
         }
     }
+}
+
+/// The space of a device cannot be taken in advance.
+fn check_can_preallocate(file: &dyn Storage, preallocation: Preallocation) -> Result<()> {
+    let name = match preallocation {
+        Preallocation::Falloc => "falloc",
+        Preallocation::Full => "full",
+        Preallocation::Off | Preallocation::Metadata => return Ok(()),
+    };
+    if !file.limits().fixed_len {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("Preallocation mode '{name}' unsupported for this non-regular file")))
 }
 
 /// Gives every guest cluster its place.
@@ -178,7 +192,8 @@ impl Preallocator<'_> {
             Preallocation::Full => (ZeroMode::Write, "Could not write zeros for preallocation"),
             Preallocation::Off | Preallocation::Metadata => return Ok(()),
         };
-        let taken = self.file.zero(host.0, len, mode).context(|| what);
+        let taken = check_can_preallocate(&**self.file, self.mode)
+            .and_then(|()| self.file.zero(host.0, len, mode).context(|| what));
         taken.context(|| "Failed to resize underlying file")
     }
 
