@@ -50,3 +50,6 @@ impl Snapshots for Qcow2 {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod fault_tests;
