@@ -162,6 +162,11 @@ pub(super) fn try_help(program: &str) -> String {
     format!("Try '{program} --help' for more info")
 }
 
+/// A wrong use of a command: the message, then where to find help.
+pub fn usage_error(command: &str, text: impl Into<String>) -> Error {
+    Error::invalid(text).hint(try_help(&format!("{} {command}", invoked())))
+}
+
 /// The error of a value parser as it was; anything else that clap finds wrong, in clap's words.
 pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     use std::error::Error as _;
@@ -171,7 +176,7 @@ pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
-    Error::invalid(text).hint(try_help(&format!("{} {command}", invoked())))
+    usage_error(command, text)
 }
 
 impl Args {
@@ -223,7 +228,7 @@ impl Args {
 
     /// A wrong use of the command: the message, then where to find help.
     pub fn usage(&self, text: impl Into<String>) -> Error {
-        Error::invalid(text).hint(try_help(&format!("{} {}", invoked(), self.command)))
+        usage_error(self.command, text)
     }
 
     /// The only operand, of commands that take one image.

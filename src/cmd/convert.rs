@@ -11,9 +11,8 @@ use clap::Arg;
 
 use self::request::{Parsed, parse_rate, parse_snapshot, parse_sparse, parse_workers};
 use super::Command;
-use crate::cli::args::{Args, OWN, flag, operands, parsed, value};
+use crate::cli::args::{Args, OWN, flag, object, operands, parsed, value};
 use crate::cli::create_options::option_list;
-use crate::cli::object::{self, Objects};
 use crate::cli::output;
 use crate::error::Result;
 use crate::image::OpenContext;
@@ -43,10 +42,7 @@ fn define(command: clap::Command) -> clap::Command {
 fn source_options(command: clap::Command) -> clap::Command {
     command
         .arg(flag("quiet", "Print no progress and no messages besides errors").short('q').long("quiet"))
-        .arg(
-            value("object", "OBJDEF", "Define an object, in particular a secret: secret,id=ID,file=FILE")
-                .long("object"),
-        )
+        .arg(object())
         .arg(
             flag("image-opts", "The sources are lists of options (driver=...,file.filename=...)")
                 .long("image-opts")
@@ -131,10 +127,7 @@ fn work_options() -> [Arg; 10] {
 }
 
 fn run(args: &Args) -> Result<i32> {
-    let secrets = match object::define(&args.texts("object"))? {
-        Objects::Secrets(secrets) => secrets,
-        Objects::Help(text) => return output::print(text).map(|()| 0),
-    };
+    let secrets = args.secrets().clone();
     match request::parse(args)? {
         Parsed::OptionHelp { format, target } => output::print(&target::option_help(format, target)?)?,
         Parsed::Convert(request) => {

@@ -5,9 +5,8 @@ mod human;
 use std::collections::HashSet;
 
 use super::Command;
-use crate::cli::args::{Args, flag, operands, value};
+use crate::cli::args::{Args, flag, object, operands, parsed, usage_error, value};
 use crate::cli::image_opts::image_options;
-use crate::cli::object::{self, Objects};
 use crate::cli::output::{self, print};
 use crate::crypto::Secrets;
 use crate::error::{Error, Result};
@@ -30,16 +29,17 @@ fn define(command: clap::Command) -> clap::Command {
                 .short('f')
                 .long("format"),
         )
-        .arg(value("output", "human|json", "Print for people (the default) or as JSON").long("output"))
+        .arg(
+            value("output", "human|json", "Print for people (the default) or as JSON")
+                .long("output")
+                .value_parser(parsed(parse_output)),
+        )
         .arg(
             flag("backing-chain", "Show all images of the backing chain, the named one first")
                 .short('b')
                 .long("backing-chain"),
         )
-        .arg(
-            value("object", "OBJDEF", "Define an object, in particular a secret: secret,id=ID,file=FILE")
-                .long("object"),
-        )
+        .arg(object())
         .arg(flag("image-opts", "FILENAME is a list of options (driver=...,file.filename=...)").long("image-opts"))
         .arg(
             flag("force-share", "Open the image even if another process is writing to it")
@@ -67,16 +67,17 @@ struct Request<'a> {
     share: bool,
 }
 
+fn parse_output(text: &str) -> Result<Output> {
+    match text {
+        "human" => Ok(Output::Human),
+        "json" => Ok(Output::Json),
+        other => Err(usage_error(COMMAND.name, format!("--output expects 'human' or 'json' not '{other}'"))),
+    }
+}
+
 fn run(args: &Args) -> Result<i32> {
-    let output = match args.text("output") {
-        None | Some("human") => Output::Human,
-        Some("json") => Output::Json,
-        Some(other) => return Err(args.usage(format!("--output expects 'human' or 'json' not '{other}'"))),
-    };
-    let secrets = match object::define(&args.texts("object"))? {
-        Objects::Secrets(secrets) => secrets,
-        Objects::Help(text) => return print(text).map(|()| 0),
-    };
+    let output = args.get::<Output>("output").copied().unwrap_or(Output::Human);
+    let secrets = args.secrets().clone();
     let request = Request {
         output,
         secrets,

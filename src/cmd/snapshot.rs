@@ -1,9 +1,8 @@
 //! `snapshot`: lists, takes, applies and deletes the snapshots inside an image.
 
 use super::Command;
-use crate::cli::args::{Args, flag, operands, value};
+use crate::cli::args::{Args, flag, object, operands, value};
 use crate::cli::image_opts::image_options;
-use crate::cli::object::{self, Objects};
 use crate::cli::output::{self, print};
 use crate::cli::snapshot_table;
 use crate::error::{Context, Error, Result};
@@ -25,10 +24,7 @@ fn define(command: clap::Command) -> clap::Command {
     // they do what its help says.
     command
         .arg(flag("quiet", "Print no messages besides errors").short('q').long("quiet"))
-        .arg(
-            value("object", "OBJDEF", "Define an object, in particular a secret: secret,id=ID,file=FILE")
-                .long("object"),
-        )
+        .arg(object())
         .arg(
             value("format", "FMT", "The format of the image; without it, the format is probed")
                 .short('f')
@@ -61,10 +57,7 @@ enum Operation {
 }
 
 fn run(args: &Args) -> Result<i32> {
-    let secrets = match object::define(&args.texts("object"))? {
-        Objects::Secrets(secrets) => secrets,
-        Objects::Help(text) => return print(text).map(|()| 0),
-    };
+    let secrets = args.secrets().clone();
     let operation = operation(args)?;
     let filename = args.one_image()?;
     let spec = spec(args, filename)?;
