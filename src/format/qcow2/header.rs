@@ -317,9 +317,6 @@ impl Header {
         if write && self.incompatible & incompatible::CORRUPT != 0 {
             return Err(Error::invalid("qcow2: Image is corrupt; cannot be opened read/write"));
         }
-        if self.data_file_raw() && !self.has_data_file() {
-            return Err(Error::invalid("data-file-raw requires a data file"));
-        }
         let subcluster = self.geometry().subcluster_size();
         if subcluster < SECTOR {
             return Err(Error::invalid(format!("Unsupported subcluster size: {subcluster}")));

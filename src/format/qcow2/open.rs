@@ -8,7 +8,7 @@ use super::header::Header;
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
 use super::{Meta, Qcow2, crypt};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::format::OpenRequest;
 use crate::image::{BackingRef, Layer, Warning};
 use crate::storage::Storage;
@@ -55,6 +55,9 @@ pub(super) fn text(bytes: &[u8]) -> String {
 }
 
 fn open_data_file(header: &Header, request: &mut OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
+    if !request.flags.no_io && header.data_file_raw() && !header.has_data_file() {
+        return Err(Error::invalid("data-file-raw requires a data file"));
+    }
     let name = header.data_file.as_deref().map(text);
     // Looking at metadata alone does not touch the data file, which may not be there.
     let data = request.open_data_file(header.has_data_file(), name.as_deref())?;
