@@ -145,6 +145,16 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<String, (u64, u64)> {
     found
 }
 
+/// Length and time of last change of every file below `dir`: a program that only reads changes neither.
+pub fn stamps(dir: &Path) -> BTreeMap<String, (u64, i64, i64)> {
+    let mut found = BTreeMap::new();
+    walk(dir, "", &mut |name, path| {
+        let meta = fs::metadata(path).expect("metadata");
+        found.insert(name.to_owned(), (meta.len(), meta.mtime(), meta.mtime_nsec()));
+    });
+    found
+}
+
 /// The relative paths of all files below `dir`.
 pub fn names(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();

@@ -152,11 +152,19 @@ fn kind(name: impl Into<String>, open: Open, recipe: impl Into<String>) -> Kind 
 
 /// One kind by its name.
 pub fn named(name: &str) -> Kind {
-    all().into_iter().find(|kind| kind.name == name).unwrap_or_else(|| panic!("no image kind {name}"))
+    every().into_iter().find(|kind| kind.name == name).unwrap_or_else(|| panic!("no image kind {name}"))
 }
 
 /// All kinds; `ONLY=substring` keeps some.
 pub fn all() -> Vec<Kind> {
+    let mut kinds = every();
+    if let Ok(only) = std::env::var("ONLY") {
+        kinds.retain(|kind| kind.name.contains(&only));
+    }
+    kinds
+}
+
+fn every() -> Vec<Kind> {
     let mut kinds = Vec::new();
     geometry(&mut kinds);
     clusters(&mut kinds);
@@ -166,9 +174,6 @@ pub fn all() -> Vec<Kind> {
     snapshots(&mut kinds);
     raw(&mut kinds);
     broken(&mut kinds);
-    if let Ok(only) = std::env::var("ONLY") {
-        kinds.retain(|kind| kind.name.contains(&only));
-    }
     kinds
 }
 

@@ -1,11 +1,12 @@
 //! What all integration tests share: running a tool in a sandbox folder, images made once and copied, and the
 //! comparison of two folders left behind by two tools.
 //!
-//! The oracle is Debian's qemu-img, version 10. Tests whose names say `oracle`, `arguments` or `clients` compare
+//! The oracle is Debian's qemu-img, version 10.0. Tests whose names say `oracle`, `arguments` or `clients` compare
 //! wording and ask for exactly that version through [`require_wording`]; the others need any qemu-img and qemu-io.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod damage;
 pub mod files;
 pub mod kinds;
 pub mod oracle;
@@ -33,7 +34,10 @@ pub fn reference_version() -> (u32, u32) {
 /// Fails, rather than passing silently, where the reference's wording is not the one we follow.
 pub fn require_wording() {
     let (major, minor) = reference_version();
-    assert!(major == 10, "this test compares wording with qemu-img 10; the reference here is {major}.{minor}");
+    assert!(
+        (major, minor) == (10, 0),
+        "this test compares wording with qemu-img 10.0; the reference here is {major}.{minor}"
+    );
 }
 
 /// Small deterministic random numbers (xorshift64*), so that a seed printed by a test reproduces it.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 /// Which of the two programs runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,14 @@ impl fmt::Display for Outcome {
 
 /// Runs one of the tools with `args` in `dir`.
 pub fn run_in<S: AsRef<OsStr>>(dir: &Path, tool: Tool, args: &[S]) -> Outcome {
-    program_in(dir, tool.path().as_os_str(), args)
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "60", "qemu-img"]).args(args).env("PATH", path_with(tool));
+    finish(command, dir)
+}
+
+/// A `PATH` that finds the tool as `qemu-img`: its own name is part of some messages.
+fn path_with(tool: Tool) -> String {
+    format!("{}:{}", bin_folder(tool).display(), std::env::var("PATH").unwrap_or_default())
 }
 
 /// Runs any program in `dir`: standard input closed, C locale, UTC, no HOME, ended after a minute.
@@ -85,26 +93,26 @@ pub fn program_in<S: AsRef<OsStr>>(dir: &Path, program: impl AsRef<OsStr>, args:
 
 /// Runs a shell script in `dir` with the tool first on its `PATH` under the name `qemu-img`.
 pub fn script_in(dir: &Path, tool: Tool, script: &str) -> Outcome {
-    let bin = bin_folder(tool);
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "300", "bash", "-c", script]).env("PATH", path);
+    command.args(["--kill-after=5", "300", "bash", "-c", script]).env("PATH", path_with(tool));
     finish(command, dir)
 }
 
-/// A folder that holds only `qemu-img`, a link to the tool.
-fn bin_folder(tool: Tool) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bin-{}", tool.name()));
-    let link = folder.join("qemu-img");
-    let target = tool.path();
-    if std::fs::read_link(&link).ok().as_deref() != Some(&*target) {
-        std::fs::create_dir_all(&folder).expect("folder for the link");
-        let fresh = folder.join(format!("new-{}", std::process::id()));
-        let _ = std::fs::remove_file(&fresh);
-        std::os::unix::fs::symlink(target, &fresh).expect("link to the tool");
-        std::fs::rename(fresh, link).expect("link to the tool");
-    }
-    folder
+/// A folder that holds only `qemu-img`, a link to the tool; made once per process, safe among several.
+fn bin_folder(tool: Tool) -> &'static Path {
+    static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+    FOLDERS[tool as usize].get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bin-{}", tool.name()));
+        let (link, target) = (folder.join("qemu-img"), tool.path());
+        if std::fs::read_link(&link).ok().as_deref() != Some(&*target) {
+            std::fs::create_dir_all(&folder).expect("folder for the link");
+            let fresh = folder.join(format!("new-{}", std::process::id()));
+            let _ = std::fs::remove_file(&fresh);
+            std::os::unix::fs::symlink(target, &fresh).expect("link to the tool");
+            std::fs::rename(fresh, link).expect("link to the tool");
+        }
+        folder
+    })
 }
 
 fn finish(mut command: Command, dir: &Path) -> Outcome {
