@@ -19,7 +19,6 @@ pub mod source;
 #[cfg(test)]
 mod testing;
 pub mod turn;
-pub mod verify;
 mod worker;
 
 use crate::error::Result;
