@@ -25,6 +25,8 @@ use crate::storage::{Storage, ZeroMode};
 
 /// Runs of clusters to be given back that are kept before a commit is due.
 const DEFERRED_MAX: usize = 16 << 10;
+/// Bytes that wait to be given back before a commit is due: until then they cannot be used again, and the file grows.
+const DEFERRED_BYTES: u64 = 256 << 20;
 
 /// What a writable image needs besides its tables.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Writer {
     header_dirty: bool,
     /// Clusters that tables on disk may still mention, and whether their space shall go back to the file system.
     deferred: Vec<(Run, bool)>,
+    /// How many clusters those are.
+    deferred_clusters: u64,
     /// Something has been written since the last flush.
     unflushed: bool,
     /// The image has been marked as corrupt: nothing must be written any more.
@@ -59,6 +63,7 @@ impl Writer {
             fresh,
             header_dirty: false,
             deferred: Vec::new(),
+            deferred_clusters: 0,
             unflushed: false,
             broken: false,
         })
@@ -75,6 +80,7 @@ impl Writer {
         if run.clusters == 0 {
             return;
         }
+        self.deferred_clusters += run.clusters;
         if let Some((last, same)) = self.deferred.last_mut()
             && last.end() == run.first
             && *same == discard
@@ -171,6 +177,7 @@ impl Writer {
         }
         self.barrier()?;
         let mut discarded = Vec::new();
+        self.deferred_clusters = 0;
         for (run, discard) in std::mem::take(&mut self.deferred) {
             self.refcounts.decrease(run, |freed| {
                 if discard {
@@ -294,8 +301,11 @@ impl Meta {
 
     /// Whether so much has changed in memory that it should be committed before going on.
     pub fn needs_commit(&self) -> bool {
-        let deferred = self.writer.as_ref().is_some_and(|writer| writer.deferred.len() >= DEFERRED_MAX);
-        deferred || self.l2.is_crowded()
+        let deferred = |writer: &Writer| {
+            let bytes = writer.deferred_clusters << writer.geometry.cluster_bits;
+            writer.deferred.len() >= DEFERRED_MAX || bytes >= DEFERRED_BYTES
+        };
+        self.writer.as_ref().is_some_and(deferred) || self.l2.is_crowded()
     }
 
     /// Brings all changes to the disk. See the module documentation. After an error what was not written is still in
