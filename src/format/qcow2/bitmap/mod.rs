@@ -219,3 +219,6 @@ impl Bitmaps for Qcow2 {
         meta.guard(result)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Bitmaps that record our writes, compared with those that record the reference's.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::format::OpenRequest;
+use crate::format::qcow2::open;
+use crate::image::{Layer, OpenContext, OpenFlags, Options, Payload, Place, ZeroFlags};
+use crate::storage::{MemStorage, Storage};
+
+fn tool(dir: &Path, name: &str, args: &[&str]) -> (i32, String) {
+    let output = Command::new(name).args(args).current_dir(dir).output().expect("the tool starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn open_image(storage: Arc<dyn Storage>, flags: OpenFlags) -> Box<dyn Layer> {
+    let (mut options, mut data_file) = (Options::new(), None);
+    let request = OpenRequest {
+        storage,
+        filename: "i",
+        options: &mut options,
+        flags,
+        probed: false,
+        context: &OpenContext::default(),
+        data_file: &mut data_file,
+        nesting: 0,
+    };
+    open::open(request).expect("a sound image")
+}
+
+fn load(path: &Path) -> Arc<MemStorage> {
+    Arc::new(MemStorage::new(std::fs::read(path).expect("the image")))
+}
+
+/// All bitmaps: name, flags and bits.
+fn bitmaps(storage: Arc<dyn Storage>) -> Vec<(String, Vec<&'static str>, Vec<u8>)> {
+    let layer = open_image(storage, OpenFlags::READ);
+    let bitmaps = layer.bitmaps().expect("version 3");
+    let bits = |name: &str| bitmaps.read(name).expect("sound");
+    bitmaps.list().into_iter().map(|info| (info.name.clone(), info.flags, bits(&info.name))).collect()
+}
+
+/// A write, as the reference takes it.
+const WRITES: [(&str, u64, u64); 5] = [
+    ("write -P 1", 0, 64 << 10),
+    ("write -P 2", 1 << 20, 320 << 10),
+    ("write -z", 3 << 20, 128 << 10),
+    ("write -z -u", 5 << 20, 64 << 10),
+    ("write -P 3", (10 << 20) - (64 << 10), 64 << 10),
+];
+
+fn write(layer: &dyn Layer, command: &str, guest: u64, len: u64) {
+    if command.starts_with("write -z") {
+        let flags = ZeroFlags { may_unmap: command.ends_with("-u") };
+        return layer.zero(guest, len, flags).unwrap_or_else(|error| panic!("{command} {guest} {len}: {error}"));
+    }
+    let pending = layer.prepare(&[Place { guest, len, payload: Payload::Plain }]).expect("no errors in memory");
+    pending.write(guest, &vec![7; len as usize]).expect("no errors in memory");
+    pending.commit().expect("no errors in memory");
+}
+
+#[test]
+fn writes_are_recorded_as_by_the_reference() {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = dir.path();
+    for cluster in ["512", "4k", "64k"] {
+        let options = format!("cluster_size={cluster}");
+        let (image, other) = (dir.join("i"), dir.join("o"));
+        let run = |name: &str, line: &str| {
+            let (code, text) = tool(dir, name, &line.split('|').collect::<Vec<_>>());
+            assert_eq!(code, 0, "{name} {line}: {text}");
+        };
+        let _ = std::fs::remove_file(&image);
+        run("qemu-img", &format!("create|-q|-f|qcow2|-o|{options}|i|10M"));
+        run("qemu-img", "bitmap|--add|i|coarse");
+        run("qemu-img", "bitmap|--add|-g|512|i|fine");
+        run("qemu-img", "bitmap|--add|-g|2M|--disable|i|off");
+        run("qemu-io", "-c|write 2M 64k|i");
+        std::fs::copy(&image, &other).expect("a copy");
+        for (command, guest, len) in WRITES {
+            run("qemu-io", &format!("-c|{command} {guest} {len}|o"));
+        }
+        let memory = load(&image);
+        let layer = open_image(Arc::clone(&memory) as _, OpenFlags::WRITE);
+        for (round, (command, guest, len)) in WRITES.into_iter().enumerate() {
+            write(&*layer, command, guest, len);
+            let flags = bitmaps(Arc::clone(&memory) as _).into_iter().map(|(_, flags, _)| flags).collect::<Vec<_>>();
+            assert_eq!(flags, [&["in-use", "auto"][..], &["in-use", "auto"], &[]], "until the next flush");
+            if round % 2 == 1 {
+                layer.flush().expect("no errors in memory");
+            }
+        }
+        layer.flush().expect("no errors in memory");
+        drop(layer);
+        assert_eq!(bitmaps(Arc::clone(&memory) as _), bitmaps(load(&other)), "{options}");
+        std::fs::write(&image, memory.to_vec()).expect("a file");
+        run("qemu-img", "check|i");
+        run("qemu-img", "bitmap|--merge|coarse|i|fine");
+    }
+}
