@@ -84,7 +84,14 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         if let Some(path) = self.dir.path().to_str() {
-            run("umount", &[path]);
+            // A process that another test is just starting holds copies of our descriptors for a moment.
+            let unmounted = (0..40).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(25));
+                Command::new("umount").arg(path).output().is_ok_and(|output| output.status.success())
+            });
+            if !unmounted {
+                run("umount", &["--lazy", path]);
+            }
         }
         drop(self.image.take());
     }
