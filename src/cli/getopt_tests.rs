@@ -102,3 +102,11 @@ fn the_first_operand_may_end_the_options() {
     let found = scan_words("info", &["-U", "a", "-U"], Order::OperandsLast);
     assert_eq!((found.options.len(), found.operands.as_slice()), (1, ["a".to_owned(), "-U".to_owned()].as_slice()));
 }
+
+#[test]
+fn options_of_our_own_have_no_short_forms() {
+    let found = scan_words("convert", &["--verif", "a", "b"], Order::Permute);
+    assert_eq!(found.error.as_deref(), Some("unrecognized option '--verif'"));
+    let found = scan_words("convert", &["--verify", "a", "b"], Order::Permute);
+    assert_eq!((found.options, found.error), (vec!["--verify".to_owned()], None));
+}

@@ -104,3 +104,7 @@ pub fn version() -> String {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     format!("{PROGRAM} version {REFERENCE_VERSION} ({name} {version})\n")
 }
+
+#[cfg(test)]
+#[path = "help_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ pub mod source;
 #[cfg(test)]
 mod testing;
 pub mod turn;
+pub mod verify;
 mod worker;
 
 use crate::error::Result;

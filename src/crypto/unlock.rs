@@ -21,7 +21,8 @@ impl<'a> Unlock<'a> {
             .key_secret
             .ok_or_else(|| Error::invalid(format!("Parameter '{}key-secret' is required for cipher", self.prefix)))?;
         let secret = self.secrets.get(id).ok_or_else(|| Error::not_found(format!("No secret with id '{id}'")))?;
-        if std::str::from_utf8(secret.bytes()).is_err() {
+        // The reference's check takes a zero byte for a mistake, too.
+        if std::str::from_utf8(secret.bytes()).is_err() || secret.bytes().contains(&0) {
             return Err(Error::invalid(format!("Data from secret {id} is not valid UTF-8")));
         }
         Ok(secret)

@@ -242,7 +242,7 @@ impl Storage for FileStorage {
                 false => Err(Error::invalid("Cannot grow device files")),
             };
         }
-        self.file.set_len(len).context(|| "Could not resize file")?;
+        check_range(0, len).and_then(|()| Ok(self.file.set_len(len)?)).context(|| "Could not resize file")?;
         self.settle()
     }
 

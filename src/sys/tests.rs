@@ -95,9 +95,12 @@ fn space_is_reserved_given_back_and_found() {
     assert_eq!(file.metadata().unwrap().len(), 2 * MIB);
     file.write_all_at(&[1; 65536], MIB).unwrap();
     file.sync_all().unwrap();
-    assert_eq!(next_data(fd, 0).unwrap(), Found::At(MIB));
-    assert_eq!(next_hole(fd, MIB).unwrap(), Found::At(MIB + 65536));
-    assert_eq!(next_data(fd, MIB + 65536).unwrap(), Found::Nothing);
+    // In memory, reserved space counts as data.
+    if file_system(fd) != FileSystem::Tmpfs {
+        assert_eq!(next_data(fd, 0).unwrap(), Found::At(MIB));
+        assert_eq!(next_hole(fd, MIB).unwrap(), Found::At(MIB + 65536));
+        assert_eq!(next_data(fd, MIB + 65536).unwrap(), Found::Nothing);
+    }
     assert_eq!(next_data(fd, 3 * MIB).unwrap(), Found::Nothing);
     assert!(set_range(fd, Space::Punch, 0, 2 * MIB).unwrap());
     assert_eq!((file.metadata().unwrap().len(), blocks()), (2 * MIB, 0));
@@ -125,5 +128,8 @@ fn files_can_be_exempt_from_copy_on_write() {
     assert!(!super::fs::is_nocow(file.as_fd()));
     assert!(super::fs::set_nocow(file.as_fd()).unwrap());
     assert!(super::fs::is_nocow(file.as_fd()));
-    assert!(!super::fs::set_nocow(tempfile::tempfile().unwrap().as_fd()).unwrap());
+    let other = tempfile::tempfile().unwrap();
+    if file_system(other.as_fd()) == FileSystem::Ext4 {
+        assert!(!super::fs::set_nocow(other.as_fd()).unwrap());
+    }
 }

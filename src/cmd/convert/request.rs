@@ -225,6 +225,7 @@ fn check_combinations(args: &Args) -> Result<()> {
         (args.flag("target-image-opts") && !args.flag("no-create"), "--target-image-opts requires use of -n flag"),
         (args.flag("no-create") && !args.texts("options").is_empty(), "-o has no effect when skipping image creation"),
         (args.flag("target-is-zero") && !args.flag("no-create"), "--target-is-zero requires use of -n flag"),
+        (args.flag("verify") && args.flag("salvage"), "--verify cannot compare with a source that needs --salvage"),
     ];
     match checks.iter().find(|(wrong, _)| *wrong) {
         Some((_, message)) => Err(Error::invalid(*message)),

@@ -62,9 +62,29 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         bitmaps::copy_all(&**from, &**to, request.skip_broken_bitmaps, warn)?;
         flush()?;
     }
+    if request.verify {
+        verify(request, &chains, &chain, watch)?;
+    }
     drop(chain);
     for guard in guards {
         guard.keep();
+    }
+    Ok(())
+}
+
+/// Compares the finished target with the sources.
+fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch) -> Result<()> {
+    // Panics of the second reader mean that our own takes over.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().name() != Some(copy::verify::SECOND_READER) {
+            hook(info);
+        }
+    }));
+    let reader = copy::verify::verify(&Source::new(chains, false), target, watch)
+        .context(|| format!("'{}' is not what it should be", request.target))?;
+    if reader == copy::verify::Reader::OwnInstead && !request.quiet {
+        output::warn("the independent reader gave up; the target was verified with this program's own reader");
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ pub(super) struct Header {
     pub hash: HashAlg,
     /// In sectors.
     pub payload_offset: u32,
-    /// Length of the master key.
+    /// Length of the master key in bytes; for XTS it may be odd, which is of no use but no reason to refuse `info`.
     pub key_len: usize,
     pub digest: [u8; DIGEST_LEN],
     pub digest_salt: [u8; SALT_LEN],
@@ -256,10 +256,8 @@ impl RawHeader {
             .ok_or_else(|| {
                 Error::unsupported(format!("Algorithm '{name}' with key size {cipher_bytes} bytes not supported"))
             })?;
-        if mode == Mode::Xts && !key_bytes.is_multiple_of(2) {
-            return Err(Error::corrupt("XTS cipher key length should be a multiple of 2"));
-        }
-        Ok((cipher, mode.key_len(cipher)))
+        // At most one more than twice the longest key of a cipher.
+        Ok((cipher, key_bytes as usize))
     }
 }
 

@@ -8,7 +8,7 @@ use super::HeaderWindow;
 use super::header::{DIGEST_LEN, HEADER_LEN, Header, SECTOR, STRIPES, Slot};
 use super::info::LuksInfo;
 use crate::crypto::afsplit;
-use crate::crypto::mode::Sectors;
+use crate::crypto::mode::{Mode, Sectors};
 use crate::crypto::{Secret, SectorCipher};
 use crate::error::{Error, Result};
 
@@ -30,6 +30,9 @@ pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>) -> Result<Luk
     let Some(passphrase) = passphrase else {
         return Ok(Luks { info, cipher: None });
     };
+    if header.spec.mode == Mode::Xts && !header.key_len.is_multiple_of(2) {
+        return Err(Error::corrupt("XTS cipher key length should be a multiple of 2"));
+    }
     for slot in header.slots.iter().filter(|slot| slot.active) {
         if let Some(key) = unlock(&header, slot, window, passphrase.bytes())? {
             let cipher = Sectors::new(header.spec, &key)?;

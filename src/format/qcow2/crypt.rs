@@ -73,9 +73,11 @@ impl OpenOptions {
     /// The ID of the secret. Fails if there are options that nobody knows.
     fn key_secret(&self) -> Result<Option<String>> {
         for (key, value) in &self.0 {
-            match (key.as_str(), value.is_object()) {
-                ("format" | "key-secret", false) => {}
-                (_, true) => return Err(Error::invalid(format!("Parameters '{key}.*' are unexpected"))),
+            // A group of options, as an object or with a dot in its name.
+            let group = key.split_once('.').map(|(group, _)| group).or(value.is_object().then_some(key));
+            match (group, key.as_str()) {
+                (Some(group), _) => return Err(Error::invalid(format!("Parameters '{group}.*' are unexpected"))),
+                (None, "format" | "key-secret") => {}
                 _ => return Err(Error::invalid(format!("Parameter '{key}' is unexpected"))),
             }
         }

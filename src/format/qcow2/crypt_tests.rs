@@ -142,6 +142,7 @@ fn run_time_options_are_understood_and_refused_as_the_reference_does() {
         ),
         (r#"{"encrypt": {"foo": "x", "key-secret": "s"}}"#, &aes, &aes_file, "Parameter 'foo' is unexpected"),
         (r#"{"encrypt": {"key-secret": {"x": "s"}}}"#, &luks, &luks_file, "Parameters 'key-secret.*' are unexpected"),
+        (r#"{"encrypt.key-secret.x": "s"}"#, &luks, &luks_file, "Parameters 'key-secret.*' are unexpected"),
         (r#"{"encrypt": {"foo": "x", "key-secret": "no"}}"#, &plain, &aes_file, "ok"),
         (
             r#"{"encrypt": {"format": "luks"}}"#,

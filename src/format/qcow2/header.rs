@@ -290,6 +290,10 @@ impl Header {
         };
         header.check_features(v3.compression_type, write, &first[header_length as usize..])?;
         header.check_tables()?;
+        if header.crypt_method > crypt_method::LUKS {
+            // The number is signed in the reference's message.
+            return Err(Error::invalid(format!("Unsupported encryption method {}", header.crypt_method as i32)));
+        }
         let end = if backing_offset == 0 { first.len() } else { backing_offset as usize };
         let area = first.get(header_length as usize..end).unwrap_or(&[]);
         header.read_extensions(area)?;
@@ -325,9 +329,6 @@ impl Header {
             let text = "Reference count entry width too large; may not exceed 64 bits";
             return Err(Error::invalid(text));
         }
-        if self.crypt_method > crypt_method::LUKS {
-            return Err(Error::invalid(format!("Unsupported encryption method {}", self.crypt_method)));
-        }
         Ok(())
     }
 
@@ -359,10 +360,10 @@ impl Header {
         while let Some((head, body)) = rest.split_at_checked(8) {
             let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
             let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
+            let data = body.get(..len).ok_or_else(|| Error::invalid("Header extension too large"))?;
             if magic == EXT_END {
                 break;
             }
-            let data = body.get(..len).ok_or_else(|| Error::invalid("Header extension too large"))?;
             self.read_extension(magic, data)?;
             let padded = len.next_multiple_of(8);
             rest = body.get(padded..).unwrap_or(&[]);

@@ -52,7 +52,7 @@ use crate::units::{SECTOR, align_down, align_up};
 pub static FORMAT: Format = Format {
     name: "qcow2",
     probe: |head| {
-        if head.starts_with(b"QFI\xfb") && head.get(4..8).is_some_and(|v| v >= &[0, 0, 0, 2]) { 100 } else { 0 }
+        if head.starts_with(b"QFI\xfb") && head.get(4..8).is_some_and(|v| *v >= [0, 0, 0, 2][..]) { 100 } else { 0 }
     },
     create_options: options::CREATE_OPTIONS,
     open: open::open,

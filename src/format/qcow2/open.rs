@@ -55,7 +55,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
 }
 
 fn open_data_file(header: &Header, request: &mut OpenRequest<'_>) -> Result<Arc<dyn Storage>> {
-    if header.data_file_raw() && !header.has_data_file() && !request.flags.no_io {
+    if !request.flags.no_io && header.data_file_raw() && !header.has_data_file() {
         return Err(Error::invalid("data-file-raw requires a data file"));
     }
     let name = header.data_file.as_deref().map(text);

@@ -170,7 +170,8 @@ fn zeroing_modes_differ_in_space() {
     let storage = open(&file(&dir, &[1; MIB as usize]), CacheMode::WRITEBACK);
     storage.flush().unwrap();
     storage.zero(0, 4 * MIB, ZeroMode::Discard).unwrap();
-    assert_eq!((storage.len().unwrap(), storage.allocated().unwrap()), (4 * MIB, 0));
+    assert_eq!(storage.len().unwrap(), 4 * MIB);
+    assert!(storage.allocated().unwrap() <= 4096, "at most a block that says where blocks are (ext2)");
     storage.zero(MIB, MIB, ZeroMode::Allocate).unwrap();
     assert!((MIB..2 * MIB).contains(&storage.allocated().unwrap()));
     storage.zero(2 * MIB, MIB, ZeroMode::Write).unwrap();
@@ -386,7 +387,7 @@ fn creating_says_what_is_wrong() {
     assert_eq!(text(&pipe), "Could not resize file: Invalid argument");
     assert!(pipe.exists());
     assert_eq!(text(Path::new("/dev/null")), "Cannot grow device files");
-    let huge = NewFile { size: 1 << 60, ..NewFile::default() };
+    let huge = NewFile { size: 1 << 63, ..NewFile::default() };
     let path = dir.path().join("huge");
     let error = FileStorage::create(name(&path), &huge).unwrap_err();
     assert_eq!(error.errno(), libc::EFBIG);
