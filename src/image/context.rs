@@ -39,6 +39,9 @@ pub struct OpenFlags {
     pub write: bool,
     /// Do not care who else uses the image (`-U`).
     pub share: bool,
+    /// Nobody else may write to what is read (the sources of a conversion). Without it, others may write to disks
+    /// without metadata: raw images and external data files.
+    pub exclusive: bool,
     /// The cache mode.
     pub cache: CacheMode,
     /// Leave the backing file closed.
@@ -55,6 +58,7 @@ impl OpenFlags {
     pub const READ: OpenFlags = OpenFlags {
         write: false,
         share: false,
+        exclusive: false,
         cache: CacheMode::WRITEBACK,
         no_backing: false,
         no_io: false,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::nested::Nested;
 use super::options::NodeOptions;
 use super::spec::Options;
-use super::{Chain, Layer};
+use super::{Chain, Layer, OpenFlags};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::storage::{FileRole, FileStorage, Permissions, Storage};
@@ -39,6 +39,8 @@ pub(super) struct Parts {
     pub strong: Options,
     /// The backing file, where it is not the one the image names: its description, or null.
     pub backing: Option<Value>,
+    /// How to lock it once the chain is complete, where that waits until then.
+    pub lock_later: Option<OpenFlags>,
     /// Whether the user must give options to get this image.
     pub needs_options: bool,
 }
@@ -111,6 +113,12 @@ impl Node {
         Ok(sum)
     }
 
+    /// Takes the locks of a raw image.
+    pub(super) fn lock_raw(&self) -> Result<()> {
+        let Some(flags) = self.parts.lock_later else { return Ok(()) };
+        self.parts.children.iter().try_for_each(|(_, child)| child.lock(FileRole::Raw, flags))
+    }
+
     /// Whether this is nothing but its file.
     fn is_plain_raw(&self) -> bool {
         self.layer.format() == "raw" && !self.parts.needs_options
@@ -178,11 +186,14 @@ impl Child {
     }
 
     /// Tells others what it is used for. Images inside images have been locked when they were opened.
-    pub fn lock(&self, role: FileRole, write: bool, share: bool, no_io: bool) -> Result<()> {
-        match self {
-            Child::File(file) if file.locking => file.storage.lock(Permissions::for_file(role, write, share, no_io)),
-            _ => Ok(()),
+    pub fn lock(&self, role: FileRole, flags: OpenFlags) -> Result<()> {
+        let Child::File(file) = self else { return Ok(()) };
+        if !file.locking {
+            return Ok(());
         }
+        let plain = role != FileRole::Metadata;
+        let share = flags.share || (plain && !flags.write && !flags.exclusive);
+        file.storage.lock(Permissions::for_file(role, flags.write, share, flags.no_io))
     }
 
     fn allocated(&self) -> Result<Option<u64>> {

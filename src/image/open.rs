@@ -141,6 +141,8 @@ impl<'a> Opener<'a> {
             nodes.push(node);
             next = backing;
         }
+        // As in the reference, raw images are locked when the whole chain is there: a conflict is the chain's error.
+        nodes.iter().try_for_each(Node::lock_raw)?;
         Ok(Chain::new(nodes))
     }
 
@@ -196,7 +198,7 @@ impl<'a> Opener<'a> {
         let file = self.file(Some(protocol), target.filename, target.options, flags)?;
         let filename = file.filename.clone();
         let child = Child::File(file);
-        child.lock(FileRole::Raw, flags.write, flags.share, flags.no_io)?;
+        child.lock(FileRole::Raw, flags)?;
         let request = OpenRequest {
             storage: child.storage(),
             filename: &filename,
@@ -312,13 +314,15 @@ struct Opening<'a, 'b> {
 impl Opening<'_, '_> {
     fn open(&mut self, file: Child, probed: bool) -> Result<Node> {
         let Opening { opener, format, flags, .. } = *self;
-        let role = if format.name == "raw" { FileRole::Raw } else { FileRole::Metadata };
-        file.lock(role, flags.write, flags.share, flags.no_io)?;
+        if format.name != "raw" {
+            file.lock(FileRole::Metadata, flags)?;
+        }
         if flags.write {
             file.check_writable()?;
         }
         let mut parts = Parts { strong: self.strong_options(), ..Parts::default() };
         parts.needs_options = parts.strong.len() > 1;
+        parts.lock_later = (format.name == "raw").then_some(flags);
         for name in ["offset", "size"].into_iter().filter(|_| format.name == "raw") {
             if let Some(size) = self.options.take_size(name)? {
                 self.options.set(name, size);
@@ -414,7 +418,7 @@ impl OpenRequest<'_> {
         *self.options = options.into_map();
         match result? {
             Some(child) => {
-                child.lock(FileRole::Data, self.flags.write, self.flags.share, false)?;
+                child.lock(FileRole::Data, self.flags)?;
                 let storage = child.storage();
                 *self.data_file = Some(child);
                 Ok(Some(storage))

@@ -101,7 +101,7 @@ pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<
 }
 
 fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {
-    let flags = OpenFlags { share: request.share, cache: request.source_cache, ..OpenFlags::READ };
+    let flags = OpenFlags { share: request.share, exclusive: true, cache: request.source_cache, ..OpenFlags::READ };
     let open = |name: &&str| {
         let spec = image_spec(name, request.source_opts, request.source_format)?;
         open_chain(&spec, flags, context)
