@@ -30,8 +30,9 @@ pub fn report(error: &Error) {
 
 /// As [`report`], with something else than the program's name in front.
 pub(super) fn report_as(program: &str, error: &Error) {
+    let notices: String = error.notices().iter().map(|notice| format!("{notice}\n")).collect();
     let hints: String = error.hints().iter().map(|hint| format!("{hint}\n")).collect();
-    print_error(&format!("{program}: {error}\n{hints}"));
+    print_error(&format!("{notices}{program}: {error}\n{hints}"));
 }
 
 /// Prints a warning to stderr.

@@ -140,19 +140,13 @@ impl Planner<'_, '_> {
             // Guest data has the guest's own offsets there, and nobody shares it.
             return Ok(Target::InPlace(HostOffset(geometry.cluster_start(guest))));
         }
-        let host = match entry.mapping(geometry).map_err(|error| self.corrupt_entry(guest, &error))? {
+        let mapping = entry.mapping(geometry).map_err(|error| self.meta.corrupt_entry(geometry, guest, &error))?;
+        let host = match mapping {
             Mapping::Normal(host) | Mapping::Zero(Some(host)) if entry.copied() => host,
             _ => return Ok(Target::New),
         };
         check_overlap(&self.meta.writer()?.refcounts, host, geometry.cluster_size())?;
         Ok(Target::InPlace(host))
-    }
-
-    fn corrupt_entry(&self, guest: u64, error: &Error) -> Error {
-        let l1_index = self.geometry().l1_index(GuestOffset(guest));
-        let table = self.meta.l1.get(l1_index).table().map_or(0, |table| table.0);
-        let index = super::refcount::hex(self.geometry().l2_index(GuestOffset(guest)));
-        Error::fatal_corruption(format!("{error} (L2 offset: {table:#x}, L2 index: {index})"))
     }
 
     fn in_place(&mut self, from: u64, to: u64, entry: L2Entry, host: HostOffset) -> Result<()> {
@@ -209,6 +203,31 @@ impl Planner<'_, '_> {
         self.reservation.changes.push(Change { guest, host, old, untouched: false, kind });
         let payload = Payload::Compressed { stored };
         self.reservation.pieces.push(Piece { guest, len: end - guest, host: host.0, payload, zeroed: false });
+        Ok(())
+    }
+}
+
+impl Meta {
+    /// The entry of a guest cluster cannot be right.
+    fn corrupt_entry(&self, geometry: Geometry, guest: u64, error: &Error) -> Error {
+        let table = self.l1.get(geometry.l1_index(GuestOffset(guest))).table().map_or(0, |table| table.0);
+        let index = super::refcount::hex(geometry.l2_index(GuestOffset(guest)));
+        Error::fatal_corruption(format!("{error} (L2 offset: {table:#x}, L2 index: {index})"))
+    }
+
+    /// Gives up the clusters that an entry of the guest cluster at `guest` held. They cannot be those of metadata in
+    /// use.
+    fn free_entry(&mut self, geometry: Geometry, guest: u64, entry: L2Entry, discard: bool) -> Result<()> {
+        let run = clusters_of(geometry, entry).map_err(|error| self.corrupt_entry(geometry, guest, &error))?;
+        if let Some(run) = run {
+            let writer = self.writer()?;
+            check_overlap(
+                &writer.refcounts,
+                HostOffset(run.first << geometry.cluster_bits),
+                run.clusters << geometry.cluster_bits,
+            )?;
+            writer.free(run, discard);
+        }
         Ok(())
     }
 }

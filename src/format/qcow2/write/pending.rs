@@ -3,7 +3,7 @@
 use super::super::entry::{L2Entry, Mapping};
 use super::super::geometry::{Geometry, GuestOffset, HostOffset};
 use super::super::refcount::Run;
-use super::{ALL, Meta, Qcow2, clusters_of};
+use super::{ALL, Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{ExtentKind, Layer, Payload, Pending, Piece};
 use crate::storage::RangeKind;
@@ -220,19 +220,17 @@ impl<'a> Reservation<'a> {
         meta.writer()?.payload_written();
         while let Some(change) = self.changes.get(self.published) {
             let guest = GuestOffset(change.guest);
-            let table = meta.writable_table(geometry, geometry.l1_index(guest))?;
-            let table = meta.l2.get(table)?;
+            let place = meta.writable_table(geometry, geometry.l1_index(guest))?;
             let index = geometry.l2_index(guest);
-            if table.get(index) != change.old {
+            if meta.l2.get(place)?.get(index) != change.old {
                 return Err(changed_meanwhile());
             }
-            table.set(index, change.new_entry(geometry));
-            self.published += 1;
-            if change.allocated(geometry).is_some()
-                && let Some(run) = clusters_of(geometry, change.old)?
-            {
-                meta.writer()?.free(run, false);
+            let new = change.new_entry(geometry);
+            if change.allocated(geometry).is_some() {
+                meta.free_entry(geometry, change.guest, change.old, false)?;
             }
+            meta.l2.get(place)?.set(index, new);
+            self.published += 1;
         }
         Ok(())
     }

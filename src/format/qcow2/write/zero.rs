@@ -2,7 +2,7 @@
 
 use super::super::entry::{L2Entry, Mapping};
 use super::super::geometry::{GuestOffset, HostOffset};
-use super::{ALL, Meta, Qcow2, clusters_of, subclusters};
+use super::{ALL, Meta, Qcow2, subclusters};
 use crate::error::{Error, Result};
 use crate::image::{Payload, Place, ZeroFlags};
 use crate::storage::ZeroMode;
@@ -84,12 +84,13 @@ impl Qcow2 {
                 continue;
             }
             let covered = self.covers_rest(at, next).unwrap_or(covered);
-            let (new, given_up) = self.zeroed_entry(old, covered, flags, version)?;
+            let zeroed = self.zeroed_entry(old, covered, flags, version);
+            let (new, given_up) = zeroed.map_err(|error| meta.corrupt_entry(geometry, at, &error))?;
             if new != old {
-                meta.l2.get(table)?.set(index, new);
-                if given_up && let Some(run) = clusters_of(geometry, old)? {
-                    meta.writer()?.free(run, flags.may_unmap);
+                if given_up {
+                    meta.free_entry(geometry, at, old, flags.may_unmap)?;
                 }
+                meta.l2.get(table)?.set(index, new);
                 if given_up && geometry.external_data && flags.may_unmap {
                     let start = geometry.cluster_start(at);
                     // As for the image file: giving space back must not make the operation fail.
