@@ -502,3 +502,7 @@ fn find_protocol(name: &str) -> Result<(&'static str, String)> {
         Some(unknown) => Err(Error::invalid(format!("Unknown protocol '{unknown}'"))),
     }
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;
