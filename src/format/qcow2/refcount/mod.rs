@@ -171,11 +171,6 @@ impl Refcounts {
         (self.untouched > self.untouched_before).then(|| self.untouched << self.geometry.cluster_bits)
     }
 
-    /// Whether anything is not on disk yet.
-    pub fn is_dirty(&self) -> bool {
-        self.table_dirty.is_some() || !self.table_before.is_empty() || !self.cache.dirty().is_empty()
-    }
-
     /// The refcount of one cluster.
     pub fn get(&mut self, cluster: u64) -> Result<u64> {
         let (index, at) = self.position(cluster);
@@ -199,12 +194,6 @@ impl Refcounts {
             }
             None => (0, limit),
         })
-    }
-
-    /// Adds one to the refcounts of a run. On an error nothing is changed.
-    pub fn increase(&mut self, run: Run) -> Result<()> {
-        self.ensure_blocks(run)?;
-        self.add(run, 1)
     }
 
     /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error

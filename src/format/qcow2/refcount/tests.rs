@@ -194,7 +194,7 @@ fn freed_clusters_are_used_again() {
     assert!(first.untouched);
     let cluster = first.offset.0 >> 16;
     let mut freed = Vec::new();
-    refcounts.increase(Run { first: cluster + 2, clusters: 1 }).unwrap();
+    refcounts.increase_used(Run { first: cluster + 2, clusters: 1 }).unwrap();
     refcounts.decrease(Run { first: cluster, clusters: 5 }, |run| freed.push(run)).unwrap();
     assert_eq!(freed, [Run { first: cluster, clusters: 2 }, Run { first: cluster + 3, clusters: 2 }]);
     let again = refcounts.allocate(2).unwrap();
@@ -212,7 +212,7 @@ fn overflow_and_underflow_change_nothing() {
         let last = Run { first: run.end() - 1, clusters: 1 };
         let max = refcounts.geometry.refcount_max();
         refcounts.set(last.first, max).unwrap();
-        let error = refcounts.increase(run).unwrap_err();
+        let error = refcounts.increase_used(run).unwrap_err();
         assert_eq!(error.errno(), libc::EINVAL, "{error}");
         refcounts.set(last.first, 0).unwrap();
         assert!(refcounts.decrease(run, |_| panic!("nothing is free")).is_err());
@@ -269,7 +269,7 @@ fn an_unaligned_block_is_an_error() {
 fn a_full_cache_writes_blocks_and_reads_them_again() {
     let mut refcounts = fresh(geometry(9, 6));
     let run = Run { first: refcounts.allocate(1_100_000).unwrap().offset.0 >> 9, clusters: 1_100_000 };
-    refcounts.increase(run).unwrap();
+    refcounts.increase_used(run).unwrap();
     assert_eq!(refcounts.get_run(run.first, 5).unwrap().0, 2);
     assert_eq!(refcounts.get(run.end() - 1).unwrap(), 2);
     assert_eq!(reopen(&mut refcounts).get(run.first + 1000).unwrap(), 2);
