@@ -53,8 +53,9 @@ impl FileStorage {
         }
         let path = to_os(name);
         let info = std::fs::metadata(&path).context(could_not)?;
-        // A socket cannot be opened at all; let the system say so.
-        if !info.file_type().is_socket() {
+        // A socket cannot be opened at all, a folder not for writing; let the system say so.
+        let refused_by_system = info.file_type().is_socket() || (info.is_dir() && mode.write);
+        if !refused_by_system {
             // Looked at before opening, as opening a pipe would wait for its other end.
             Kind::check(&info, name, mode.protocol)?;
         }
