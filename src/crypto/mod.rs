@@ -12,6 +12,7 @@ pub mod luks;
 mod mode;
 mod sealed;
 mod secret;
+mod twofish;
 mod unlock;
 
 use std::fmt::Debug;
