@@ -93,12 +93,6 @@ impl L2Entry {
         self.raw & COPIED != 0
     }
 
-    /// The same entry with the other flag. Must not be used on compressed entries.
-    #[must_use]
-    pub fn with_copied(self, copied: bool) -> Self {
-        L2Entry { raw: if copied { self.raw | COPIED } else { self.raw & !COPIED }, ..self }
-    }
-
     /// Whether this is a compressed cluster.
     pub fn is_compressed(self) -> bool {
         self.raw & COMPRESSED != 0

@@ -80,8 +80,6 @@ struct Qcow2 {
     crypt_info: Option<serde_json::Value>,
     /// The image this one lies on.
     backing: Option<BackingRef>,
-    /// The name it was opened by, for messages.
-    filename: String,
     /// Whether it was opened for writing.
     writable: bool,
     /// The tables.

@@ -43,7 +43,6 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
             .backing_file
             .as_deref()
             .map(|name| BackingRef { filename: text(name), format: header.backing_format.as_deref().map(text) }),
-        filename: request.filename.to_owned(),
         writable: request.flags.write,
         meta: Mutex::new(meta),
     }))

@@ -128,11 +128,6 @@ impl L2Table {
         &self.bytes
     }
 
-    /// Whether it has to be written.
-    pub fn is_dirty(&self) -> bool {
-        self.dirty
-    }
-
     /// Says that it has been written.
     pub fn set_clean(&mut self) {
         self.dirty = false;
@@ -189,20 +184,9 @@ impl L2Cache {
         Ok(table)
     }
 
-    /// Forgets the table at `offset`, dirty or not: its cluster is used for something else, or somebody wrote it by
-    /// other means.
-    pub fn forget(&mut self, offset: HostOffset) {
-        self.tables.remove(&offset);
-    }
-
     /// Forgets all tables, dirty or not.
     pub fn clear(&mut self) {
         self.tables.clear();
-    }
-
-    /// Bytes of dirty tables.
-    pub fn dirty_bytes(&self) -> u64 {
-        self.tables.values().filter(|table| table.dirty).count() as u64 * self.geometry.cluster_size()
     }
 
     /// Whether so many tables are dirty that they should be written before the next change.
