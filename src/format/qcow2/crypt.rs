@@ -121,14 +121,15 @@ pub fn open(
     }
     let key_secret = given.key_secret()?;
     let unlock = Unlock { prefix: PREFIX, key_secret: key_secret.as_deref(), secrets: &context.secrets };
-    let passphrase = if flags.no_io { None } else { Some(unlock.passphrase()?) };
+    let passphrase = || if flags.no_io { Ok(None) } else { unlock.passphrase().map(Some) };
     if legacy {
-        let crypt = passphrase.map(Crypt::legacy).transpose()?;
+        let crypt = passphrase()?.map(Crypt::legacy).transpose()?;
         return Ok((crypt, Some(json!({ "format": "aes" }))));
     }
     let pointer = header
         .crypto
         .ok_or_else(|| Error::invalid(format!("Missing CRYPTO header for crypt method {}", header.crypt_method)))?;
+    let passphrase = passphrase()?;
     let window = HeaderWindow { storage: &**file, offset: pointer.offset, len: pointer.len };
     let opened = luks::open(window, passphrase)?;
     Ok((opened.cipher.map(Crypt::luks), Some(opened.info.qcow2_json())))

@@ -345,6 +345,9 @@ impl Header {
         let snapshot_bytes = u64::from(self.nb_snapshots) * 40;
         check("Snapshot table", self.snapshots_offset, snapshot_bytes, SNAPSHOTS_MAX * 40)?;
         check("Active L1 table", self.l1_offset, u64::from(self.l1_size) * 8, L1_BYTES_MAX)?;
+        if self.guest_size() > i64::MAX as u64 && self.size.checked_add(geometry.l2_span() - 1).is_none() {
+            return Err(Error::os(libc::EFBIG).context("Could not refresh total sector count"));
+        }
         let needed = geometry.l1_entries(self.size);
         if needed > i32::MAX as u64 {
             return Err(Error::os(libc::EFBIG).replace("Image is too big"));
@@ -357,10 +360,12 @@ impl Header {
 
     fn read_extensions(&mut self, area: &[u8]) -> Result<()> {
         let mut rest = area;
-        while let Some((head, body)) = rest.split_at_checked(8) {
+        let too_large = || Error::invalid("Header extension too large");
+        while !rest.is_empty() {
+            let (head, body) = rest.split_at_checked(8).ok_or_else(too_large)?;
             let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
             let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
-            let data = body.get(..len).ok_or_else(|| Error::invalid("Header extension too large"))?;
+            let data = body.get(..len).ok_or_else(too_large)?;
             if magic == EXT_END {
                 break;
             }

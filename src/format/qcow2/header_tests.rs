@@ -102,7 +102,7 @@ fn refuses_what_makes_no_sense() {
         (&[(CLUSTER_BITS, 22)], "Unsupported cluster size: 2^22"),
         (&[(CLUSTER_BITS, u32::MAX as u64)], "Unsupported cluster size: 2^4294967295"),
         (&[(SIZE, 1 << 63)], "Image is too big"),
-        (&[(SIZE, u64::MAX)], "Image is too big"),
+        (&[(SIZE, u64::MAX)], "Could not refresh total sector count: File too large"),
         (&[(SIZE, 1 << 56)], "L1 table is too small"),
         (&[(CRYPT, 3)], "Unsupported encryption method 3"),
         (&[(L1_SIZE, 0)], "L1 table is too small"),
