@@ -78,8 +78,16 @@ fn zeros_behind_the_backing_file_are_there_already() {
 
 #[test]
 fn what_the_backing_file_has_is_left_out() {
-    let chains = [chain(&[(M, Part::Nothing), (M, Part::Data), (6 * M, Part::Nothing)])];
-    assert_eq!(tasks(&chains, rules(64 * K), true, false), ["0+1024:keep 1024+1024:data"]);
+    let parts = [(M, Part::Nothing), (M, Part::Data), (6 * M, Part::Nothing)];
+    let node = |parts: &[(u64, Part)]| Node::new(Box::new(FakeLayer::new(parts)), "fake");
+    let over = [Chain::new(vec![node(&parts), node(&[(8 * M, Part::Nothing)])])];
+    assert_eq!(tasks(&over, rules(64 * K), true, false), ["0+1024:keep 1024+1024:data"]);
+    // A source that has no backing file reads as zeros there, whatever the target's backing file holds; and so does one
+    // behind the end of its backing file.
+    let chains = [chain(&parts)];
+    assert_eq!(tasks(&chains, rules(64 * K), true, false), ["0+1024:zero 1024+1024:data", "2048+6144:zero"]);
+    let over = [Chain::new(vec![node(&parts), node(&[(M / 2, Part::Nothing)])])];
+    assert_eq!(tasks(&over, rules(64 * K), true, false), ["0+512:keep 512+512:zero 1024+1024:data", "2048+6144:zero"]);
     // Without a backing file below the target these are zeros.
     assert_eq!(tasks(&chains, rules(64 * K), false, false), ["0+1024:zero 1024+1024:data", "2048+6144:zero"]);
 }

@@ -51,7 +51,7 @@ pub struct Found {
 
 impl<'a> Source<'a> {
     /// These images one behind the other. With `top_only` (a target with a backing file), ranges that the top layer does
-    /// not have are [`Status::Inherited`].
+    /// not have but the source's own backing file covers are [`Status::Inherited`].
     pub fn new(chains: &'a [Chain], top_only: bool) -> Self {
         let mut start = 0u64;
         let mut parts = Vec::with_capacity(chains.len());
@@ -94,7 +94,17 @@ impl<'a> Source<'a> {
         let found = part.chain.map_above(at, len, layers)?;
         let mut len = found.extent.len;
         let status = match found.extent.kind {
-            ExtentKind::Unallocated if self.top_only => Status::Inherited,
+            ExtentKind::Unallocated if self.top_only => {
+                // Only what the source itself has from a backing file is taken to be in the target's, too; where it has
+                // none, or a shorter one, it reads as zeros and the target must, whatever its backing file holds.
+                let below = part.chain.nodes().get(1).map_or(0, |node| node.layer.size());
+                if at < below {
+                    len = len.min(below - at);
+                    Status::Inherited
+                } else {
+                    Status::Zero
+                }
+            }
             ExtentKind::Unallocated | ExtentKind::Zero { .. } => Status::Zero,
             ExtentKind::Data { host, encrypted: false } => {
                 let layer = &part.chain.nodes()[found.depth].layer;

@@ -154,9 +154,10 @@ fn a_signal_ends_the_copy() {
 }
 
 #[test]
-fn a_backed_target_keeps_what_the_source_does_not_have() {
+fn a_backed_target_keeps_what_the_source_has_from_its_backing_file() {
     let parts = [(M, Part::Nothing), (M, Part::Data), (M, Part::Zero)];
-    let chains = [chain(Box::new(FakeLayer::new(&parts)))];
+    let node = |parts: &[(u64, Part)]| Node::new(Box::new(FakeLayer::new(parts)), "fake");
+    let chains = [Chain::new(vec![node(&parts), node(&[(3 * M, Part::Nothing)])])];
     let source = Source::new(&chains, true);
     let (storage, target) = target(vec![7; 3 * M as usize]);
     let options = CopyOptions { target: TargetState::Backed { zero_from: u64::MAX }, ..options(2) };
