@@ -18,6 +18,7 @@ use crate::text;
 
 /// Runs the program with its arguments, the first of which is its own name, and returns the exit code.
 pub fn main(args: &[OsString]) -> i32 {
+    signal::ignore_file_size_signal();
     let (name, args) = args.split_first().map_or((None, args), |(name, args)| (Some(name), args));
     if let Some(name) = name {
         set_invoked(text::from_os(name));

@@ -86,6 +86,15 @@ pub fn die_of(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }
 
+/// A write beyond the limit of file sizes (`ulimit -f`) shall fail with EFBIG, which is reported and cleaned up after,
+/// instead of killing the process on the spot.
+pub fn ignore_file_size_signal() {
+    // SAFETY: ignoring a signal installs no handler; nothing else in this process sets its action.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Whether this process was started with a signal ignored.
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
