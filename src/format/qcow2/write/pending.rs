@@ -6,7 +6,7 @@ use super::super::refcount::Run;
 use super::{ALL, Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{ExtentKind, Layer, Payload, Pending, Piece};
-use crate::storage::RangeKind;
+use crate::storage::{RangeKind, Storage};
 
 /// Bytes of zeros, or of copied subclusters, handled at a time.
 const CHUNK: usize = 1 << 20;
@@ -134,15 +134,21 @@ impl<'a> Reservation<'a> {
         self.tails.push((to, host, unit - to % unit));
     }
 
-    /// External data files have no refcounts that tell what was never written; holes do.
+    /// Finds the places that were there before and read as zeros all the same: holes in clusters that were only reserved
+    /// (`preallocation=metadata`), or in an external data file, which has no refcounts that tell what was never written.
     pub fn finish_pieces(&mut self) {
-        if !self.qcow2.geometry.external_data || self.qcow2.crypt.is_some() {
+        if self.qcow2.crypt.is_some() {
             return;
         }
-        for piece in &mut self.pieces {
-            let extent = self.qcow2.data.extent(piece.host, piece.len);
-            piece.zeroed = matches!(extent, Ok((RangeKind::Hole, len)) if len >= piece.len);
+        let mut split = Vec::with_capacity(self.pieces.len());
+        for piece in self.pieces.drain(..) {
+            if piece.payload == Payload::Plain && !piece.zeroed {
+                split_at_holes(&*self.qcow2.data, piece, &mut split);
+            } else {
+                split.push(piece);
+            }
         }
+        self.pieces = split;
     }
 
     /// Gives back what is not published.
@@ -233,6 +239,21 @@ impl<'a> Reservation<'a> {
             self.published += 1;
         }
         Ok(())
+    }
+}
+
+/// Adds a piece, cut where holes of the file begin and end.
+fn split_at_holes(data: &dyn Storage, mut piece: Piece, pieces: &mut Vec<Piece>) {
+    while piece.len > 0 {
+        let (zeroed, len) = match data.extent(piece.host, piece.len) {
+            Ok((kind, len)) => (kind == RangeKind::Hole, len.clamp(1, piece.len)),
+            // Then it is written like any other place.
+            Err(_) => (false, piece.len),
+        };
+        pieces.push(Piece { len, zeroed, ..piece });
+        piece.guest += len;
+        piece.host += len;
+        piece.len -= len;
     }
 }
 
