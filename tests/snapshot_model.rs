@@ -6,6 +6,7 @@ mod common;
 
 use common::files::hash_file;
 use common::kinds::{self, Kind, LOCKED, Open, SECRET};
+use common::model;
 use common::run::{Outcome, Tool, program_in};
 use common::{Random, Report, Sandbox, for_all};
 
@@ -17,7 +18,7 @@ struct Taken {
     size: u64,
 }
 
-struct Model<'a> {
+struct Disk<'a> {
     kind: &'a Kind,
     sandbox: Sandbox,
     random: Random,
@@ -27,10 +28,10 @@ struct Model<'a> {
     log: Vec<String>,
 }
 
-impl<'a> Model<'a> {
+impl<'a> Disk<'a> {
     fn new(kind: &'a Kind, seed: u64) -> Self {
         let sandbox = kind.sandbox();
-        let mut model = Model {
+        let mut model = Disk {
             kind,
             sandbox,
             random: Random::new(seed),
@@ -204,6 +205,12 @@ impl<'a> Model<'a> {
         }
         Ok(())
     }
+}
+
+impl model::Model for Disk<'_> {
+    fn log(&self) -> &[String] {
+        &self.log
+    }
 
     fn step(&mut self) -> Result<(), String> {
         match self.random.below(10) {
@@ -228,13 +235,7 @@ fn takes_snapshots(kind: &Kind) -> bool {
 }
 
 fn play(kind: &Kind, report: &mut Report) {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let steps = std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(10);
-    let mixed = kind.name.bytes().fold(seed, |mixed, byte| mixed.wrapping_mul(31) + u64::from(byte));
-    let mut model = Model::new(kind, mixed);
-    let differences = (0..steps).find_map(|_| model.step().err());
-    let told = differences.map(|text| format!("{text}\nafter\n  {}", model.log.join("\n  ")));
-    report.note(&kind.name, told.into_iter().collect());
+    model::play(&mut Disk::new(kind, model::seed_for(&kind.name)), &kind.name, 10, report);
 }
 
 #[test]

@@ -8,7 +8,9 @@
 
 pub mod damage;
 pub mod files;
+pub mod images;
 pub mod kinds;
+pub mod model;
 pub mod oracle;
 pub mod run;
 
