@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType, protocol};
 use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, ZeroFlags,
+    Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Window, ZeroFlags,
     create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
@@ -27,16 +27,19 @@ pub static FORMAT: Format = Format {
 
 fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let len = request.storage.len()?;
-    let window = Window::new(len, take_size(request.options, "offset")?, take_size(request.options, "size")?)?;
+    let offset = take_size(request.options, "offset")?;
+    let size = take_size(request.options, "size")?;
+    let part = Part::new(len, offset, size)?;
     let guarded = request.probed && request.flags.write;
-    Ok(Box::new(Raw { storage: request.storage, offset: window.offset, size: window.size, guarded }))
+    let fixed = size.is_some();
+    Ok(Box::new(Raw { storage: request.storage, offset: part.offset, size: part.size, fixed, guarded }))
 }
 
 /// A raw image over any storage, for tests.
 #[cfg(test)]
 pub fn over(storage: Arc<dyn Storage>) -> Box<dyn Layer> {
     let size = storage.len().expect("storages of tests know their length");
-    Box::new(Raw { storage, offset: 0, size, guarded: false })
+    Box::new(Raw { storage, offset: 0, size, fixed: false, guarded: false })
 }
 
 /// Takes a size out of run-time options, which hold numbers or text.
@@ -58,14 +61,14 @@ fn take_size(options: &mut Options, name: &str) -> Result<Option<u64>> {
 
 /// The part of the file that is the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {
+struct Part {
     offset: u64,
     size: u64,
 }
 
-impl Window {
-    /// The window that the options ask for in a file of `len` bytes.
-    fn new(len: u64, offset: Option<u64>, size: Option<u64>) -> Result<Window> {
+impl Part {
+    /// The part that the options ask for in a file of `len` bytes.
+    fn new(len: u64, offset: Option<u64>, size: Option<u64>) -> Result<Part> {
         let offset = offset.unwrap_or(0);
         if offset > len {
             return Err(Error::invalid(format!(
@@ -75,7 +78,7 @@ impl Window {
         let Some(size) = size else {
             // A disk has whole sectors; the bytes behind the end of the file read as zeros.
             let size = len - offset;
-            return Ok(Window { offset, size: align_up(size, SECTOR).unwrap_or(size) });
+            return Ok(Part { offset, size: align_up(size, SECTOR).unwrap_or(size) });
         };
         if size > len - offset {
             return Err(Error::invalid(format!(
@@ -86,7 +89,7 @@ impl Window {
         if size % SECTOR != 0 {
             return Err(Error::invalid("Specified size is not multiple of 512"));
         }
-        Ok(Window { offset, size })
+        Ok(Part { offset, size })
     }
 }
 
@@ -106,6 +109,8 @@ struct Raw {
     /// Where the disk starts in the file.
     offset: u64,
     size: u64,
+    /// The size was given: the file may go on behind the disk.
+    fixed: bool,
     /// The format was guessed: the guest must not be able to write a first sector that looks like another format, which
     /// the next guess would believe (and so open files that the guest names).
     guarded: bool,
@@ -141,6 +146,16 @@ impl Layer for Raw {
 
     fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
+    }
+
+    fn as_storage(&self) -> Option<Arc<dyn Storage>> {
+        if self.guarded {
+            return None;
+        }
+        let size = self.fixed.then_some(self.size);
+        let whole = self.offset == 0 && size.is_none();
+        let storage = Arc::clone(&self.storage);
+        Some(if whole { storage } else { Arc::new(Window::new(storage, self.offset, size)) })
     }
 
     fn map(&self, guest: u64, len: u64) -> Result<Extent> {

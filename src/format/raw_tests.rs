@@ -34,9 +34,9 @@ fn windows() {
         (4096, Some(1), Some(u64::MAX), Err("The sum")),
     ];
     for (len, offset, size, expected) in cases {
-        let found = Window::new(len, offset, size);
+        let found = Part::new(len, offset, size);
         match (found, expected) {
-            (Ok(window), Ok((offset, size))) => assert_eq!(window, Window { offset, size }),
+            (Ok(window), Ok((offset, size))) => assert_eq!(window, Part { offset, size }),
             (Err(error), Err(start)) => assert!(error.to_string().starts_with(start), "{error}"),
             (found, expected) => panic!("{found:?} instead of {expected:?}"),
         }

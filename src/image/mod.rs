@@ -19,6 +19,7 @@ mod probe;
 mod report;
 mod runtime;
 mod spec;
+mod window;
 mod write;
 
 use std::fmt::Debug;
@@ -39,6 +40,7 @@ pub use open::{create_storage, open_backing, open_chain, open_layer};
 pub use probe::{Driver, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
 pub use spec::{ImageSpec, Options};
+pub use window::Window;
 pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};
 
 /// What a layer has of its own at a guest range.
@@ -199,6 +201,12 @@ pub trait Layer: Send + Sync + Debug {
 
     /// The image file itself (metadata, and data unless [`Layer::data_storage`] is another one).
     fn storage(&self) -> &Arc<dyn Storage>;
+
+    /// The disk as a storage, where the format adds nothing to the bytes of one; `None` where reading and writing have to
+    /// go through the layer.
+    fn as_storage(&self) -> Option<Arc<dyn Storage>> {
+        None
+    }
 
     /// Where plain data lies.
     fn data_storage(&self) -> &Arc<dyn Storage> {

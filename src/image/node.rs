@@ -9,7 +9,7 @@ use super::nested::Nested;
 use super::options::NodeOptions;
 use super::spec::Options;
 use super::{Chain, Layer, OpenFlags};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::json;
 use crate::storage::{FileRole, FileStorage, Permissions, Storage};
 use crate::text;
@@ -119,11 +119,6 @@ impl Node {
         self.parts.children.iter().try_for_each(|(_, child)| child.lock(FileRole::Raw, flags))
     }
 
-    /// Whether this is nothing but its file.
-    fn is_plain_raw(&self) -> bool {
-        self.layer.format() == "raw" && !self.parts.needs_options
-    }
-
     /// The name of the file that names inside this image are relative to.
     pub(super) fn base_name(&self) -> &str {
         match self.parts.children.iter().find(|(name, _)| *name == "file") {
@@ -170,18 +165,10 @@ impl Child {
     pub fn storage(&self) -> Arc<dyn Storage> {
         match self {
             Child::File(file) => Arc::clone(&file.storage) as Arc<dyn Storage>,
-            Child::Image(chain) if chain.top().is_plain_raw() => Arc::clone(chain.top().layer.storage()),
-            Child::Image(chain) => Arc::new(Nested(Arc::clone(chain))),
-        }
-    }
-
-    /// Whether an image in it can be written.
-    pub fn check_writable(&self) -> Result<()> {
-        match self {
-            Child::Image(chain) if !chain.top().is_plain_raw() => {
-                Err(Error::unsupported("Writing to an image inside another image is not supported yet"))
-            }
-            _ => Ok(()),
+            Child::Image(chain) => match chain.top().layer.as_storage() {
+                Some(storage) => storage,
+                None => Arc::new(Nested::new(Arc::clone(chain))),
+            },
         }
     }
 

@@ -254,7 +254,7 @@ impl<'a> Opener<'a> {
             return Err(Error::invalid(format!("A block device must be specified for \"{name}\"")));
         }
         let mut target = Target { filename, options: child }.read_name()?;
-        let flags = OpenFlags { no_backing: false, no_io: false, ..flags };
+        let flags = OpenFlags { no_backing: false, no_io: false, fresh: false, ..flags };
         let protocol = match target.driver()? {
             Some(Driver::Format(format)) => {
                 target.options.set("driver", format.name);
@@ -316,9 +316,6 @@ impl Opening<'_, '_> {
         let Opening { opener, format, flags, .. } = *self;
         if format.name != "raw" {
             file.lock(FileRole::Metadata, flags)?;
-        }
-        if flags.write {
-            file.check_writable()?;
         }
         let mut parts = Parts { strong: self.strong_options(), ..Parts::default() };
         parts.needs_options = parts.strong.len() > 1;
@@ -450,9 +447,6 @@ impl OpenRequest<'_> {
         let child = opener.child("data-file", filename, options, self.flags)?;
         if !expected {
             return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
-        }
-        if self.flags.write {
-            child.check_writable()?;
         }
         Ok(Some(child))
     }
