@@ -21,12 +21,14 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::{Header, autoclear, incompatible};
 use super::refcount::{MetadataKind, Refcounts, Run};
 use crate::error::{Error, Result};
-use crate::storage::{Storage, ZeroMode};
+use crate::storage::{RangeKind, Storage, ZeroMode};
 
 /// Runs of clusters to be given back that are kept before a commit is due.
 const DEFERRED_MAX: usize = 16 << 10;
 /// Bytes that wait to be given back before a commit is due: until then they cannot be used again, and the file grows.
 const DEFERRED_BYTES: u64 = 256 << 20;
+/// How many bytes that are not holes are read to find out that they are zeros.
+const ZEROS_MAX: u64 = 4 << 20;
 
 /// What a writable image needs besides its tables.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Writer {
     deferred: Vec<(Run, bool)>,
     /// How many clusters those are.
     deferred_clusters: u64,
+    /// Number of the cluster behind the last one that became free.
+    freed_end: u64,
     /// Something has been written since the last flush.
     unflushed: bool,
     /// The image has been marked as corrupt: nothing must be written any more.
@@ -64,6 +68,7 @@ impl Writer {
             header_dirty: false,
             deferred: Vec::new(),
             deferred_clusters: 0,
+            freed_end: 0,
             unflushed: false,
             broken: false,
         })
@@ -188,12 +193,31 @@ impl Writer {
         let size = self.geometry.cluster_bits;
         let end = self.file.len()?;
         for run in discarded {
+            self.freed_end = self.freed_end.max(run.end());
             let from = (run.first << size).min(end);
             let to = (run.end() << size).min(end);
             if from < to {
                 // Giving space back is a kindness; a storage that cannot must not make the operation fail.
                 let _ = self.file.zero(from, to - from, ZeroMode::Discard);
             }
+        }
+        Ok(())
+    }
+
+    /// Cuts off free clusters at the end of the file, if some of them were given up by this writer: other space behind
+    /// the last cluster may have been reserved by somebody. The refcounts that say so are on stable storage. Only zeros
+    /// are cut off: if refcounts are wrong, nothing is lost by this.
+    pub fn cut_tail(&mut self) -> Result<()> {
+        let bits = self.geometry.cluster_bits;
+        let len = self.file.len()?;
+        if self.file.limits().fixed_len || self.freed_end < self.geometry.clusters(len) {
+            return Ok(());
+        }
+        let Some(used) = self.refcounts.used_end()? else { return Ok(()) };
+        let end = used << bits;
+        if end < len && reads_as_zeros(&*self.file, end, len)? {
+            self.file.set_len(end)?;
+            self.refcounts.cut(used);
         }
         Ok(())
     }
@@ -223,6 +247,28 @@ impl Writer {
             self.file.flush()
         });
     }
+}
+
+/// Whether there is nothing but holes and a few zeros from `at` to `end`.
+fn reads_as_zeros(file: &dyn Storage, mut at: u64, end: u64) -> Result<bool> {
+    let mut buffer = Vec::new();
+    let mut budget = ZEROS_MAX;
+    while at < end {
+        let (kind, len) = file.extent(at, end - at)?;
+        if kind == RangeKind::Data {
+            if len > budget {
+                return Ok(false);
+            }
+            budget -= len;
+            buffer.resize(len as usize, 0);
+            file.read_at(&mut buffer, at)?;
+            if buffer.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+        }
+        at += len;
+    }
+    Ok(true)
 }
 
 impl Meta {

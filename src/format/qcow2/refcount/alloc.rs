@@ -74,7 +74,7 @@ impl Refcounts {
     }
 
     /// The first of `clusters` clusters in a row, from `from` on, whose refcounts are zero.
-    fn find_free(&mut self, from: u64, clusters: u64) -> Result<u64> {
+    pub(super) fn find_free(&mut self, from: u64, clusters: u64) -> Result<u64> {
         let entries = self.geometry.refcount_block_entries();
         let order = self.geometry.refcount_order;
         let limit = 1u64 << (MAX_OFFSET_BITS - self.geometry.cluster_bits);

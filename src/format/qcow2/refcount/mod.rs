@@ -9,6 +9,7 @@
 mod alloc;
 mod cache;
 mod protect;
+mod tail;
 mod width;
 
 #[cfg(test)]

@@ -45,24 +45,25 @@ impl Qcow2 {
         // From here on tables are read and written past the cache.
         meta.l2.clear();
         let references = References { meta: &mut meta, file: &self.file, geometry: self.geometry };
-        let result = operation(&mut Change { references, image: self });
+        let mut change = Change { references, image: self };
+        let result = operation(&mut change).and_then(|()| change.settle());
         meta.l2.clear();
         meta.guard(result)
     }
 }
 
 /// One operation on the snapshots of an image whose tables are all on disk.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     references: References<'a>,
     image: &'a Qcow2,
 }
 
 impl Change<'_> {
-    fn meta(&mut self) -> &mut Meta {
+    pub(super) fn meta(&mut self) -> &mut Meta {
         self.references.meta
     }
 
-    fn geometry(&self) -> Geometry {
+    pub(super) fn geometry(&self) -> Geometry {
         self.references.geometry
     }
 

@@ -5,6 +5,7 @@
 
 mod change;
 pub(super) mod refs;
+mod settle;
 mod table;
 
 use std::sync::atomic::Ordering;
