@@ -1,10 +1,10 @@
 //! Creation options: `-o name=value,...`, and the list that `-o help` prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::optlist::{Element, elements};
 use crate::error::{Error, Result};
-use crate::format::{CreateOptions, OptionDesc, OptionType};
+use crate::format::{CreateOptions, Format, OptionDesc, OptionType, protocol};
 use crate::number::{NumberError, parse_number, parse_size};
 
 /// The value of one `-o`, checked so that several can be joined by commas. For `.value_parser(parsed(...))`.
@@ -71,18 +71,32 @@ fn checked(desc: &OptionDesc, value: &str) -> Result<String> {
     }
 }
 
-/// What `-o help` prints for a format without a target file.
-pub fn format_help(format: &str, options: &[OptionDesc]) -> String {
-    let list = help_lines(&[options]);
-    format!(
-        "Supported {format} options:\n{list}\nThe protocol level may support further options.\nSpecify the target \
-         filename to include those options.\n"
-    )
+/// What `-o help` prints for a format, on `target` if that was named: what lies below the format has options, too.
+pub fn option_help(format: &Format, target: Option<&str>) -> String {
+    match target {
+        Some(target) => {
+            format!("Supported options:\n{}", help_lines(&[format.create_options, protocol::options_for(target)]))
+        }
+        None => format!(
+            "Supported {} options:\n{}\nThe protocol level may support further options.\nSpecify the target filename \
+             to include those options.\n",
+            format.name,
+            help_lines(&[format.create_options])
+        ),
+    }
 }
 
-/// What `-o help` prints for a format on a given target: `known` as for [`parse_create_options`].
-pub fn target_help(known: &[&[OptionDesc]]) -> String {
-    format!("Supported options:\n{}", help_lines(known))
+/// What `create` says about a new image: ` name=value` for everything that was given or has a default to show, in the
+/// order of `known`. Commas are doubled, as they have to be in a list.
+pub fn summary(known: &[&[OptionDesc]], options: &CreateOptions) -> String {
+    let mut seen = HashSet::new();
+    let mut line = String::new();
+    for desc in known.iter().copied().flatten().filter(|desc| seen.insert(desc.name)) {
+        if let Some(value) = options.get(desc.name).or(desc.default) {
+            line.push_str(&format!(" {}={}", desc.name, value.replace(',', ",,")));
+        }
+    }
+    line
 }
 
 fn help_lines(known: &[&[OptionDesc]]) -> String {

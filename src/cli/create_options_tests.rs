@@ -1,19 +1,20 @@
 use super::*;
 use crate::format::protocol::FILE_OPTIONS;
+use crate::format::raw;
 
 const FORMAT: &[OptionDesc] = &[
-    OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },
-    OptionDesc { name: "compat", kind: OptionType::Str, help: "Compatibility level (v2 [0.10] or v3 [1.1])" },
-    OptionDesc { name: "backing_file", kind: OptionType::Str, help: "File name of a base image" },
-    OptionDesc { name: "cluster_size", kind: OptionType::Size, help: "qcow2 cluster size" },
-    OptionDesc { name: "lazy_refcounts", kind: OptionType::Bool, help: "Postpone refcount updates" },
-    OptionDesc {
-        name: "preallocation",
-        kind: OptionType::Str,
-        help: "Preallocation mode (allowed values: off, metadata, falloc, full)",
-    },
-    OptionDesc { name: "refcount_bits", kind: OptionType::Num, help: "Width of a reference count entry in bits" },
-    OptionDesc { name: "plain", kind: OptionType::Str, help: "" },
+    OptionDesc::new("size", OptionType::Size, "Virtual disk size"),
+    OptionDesc::new("compat", OptionType::Str, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    OptionDesc::new("backing_file", OptionType::Str, "File name of a base image"),
+    OptionDesc::new("cluster_size", OptionType::Size, "qcow2 cluster size"),
+    OptionDesc::new("lazy_refcounts", OptionType::Bool, "Postpone refcount updates"),
+    OptionDesc::new(
+        "preallocation",
+        OptionType::Str,
+        "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    ),
+    OptionDesc::new("refcount_bits", OptionType::Num, "Width of a reference count entry in bits"),
+    OptionDesc::new("plain", OptionType::Str, ""),
 ];
 
 fn parse(list: &str) -> Result<String> {
@@ -109,6 +110,7 @@ fn help_is_a_bare_word() {
 
 #[test]
 fn help_lists_the_options_by_name() {
+    let format = Format { create_options: FORMAT, ..raw::DESCRIPTOR };
     let expected = "\
 Supported options:
   backing_file=<str>     - File name of a base image
@@ -122,7 +124,7 @@ Supported options:
   refcount_bits=<num>    - Width of a reference count entry in bits
   size=<size>            - Virtual disk size
 ";
-    assert_eq!(target_help(&[FORMAT, FILE_OPTIONS]), expected);
+    assert_eq!(option_help(&format, Some("disk")), expected);
     let expected = "\
 Supported raw options:
   size=<size>            - Virtual disk size
@@ -130,5 +132,17 @@ Supported raw options:
 The protocol level may support further options.
 Specify the target filename to include those options.
 ";
-    assert_eq!(format_help("raw", &FILE_OPTIONS[..1]), expected);
+    assert_eq!(option_help(&raw::FORMAT, None), expected);
+}
+
+#[test]
+fn the_summary_shows_what_counts_in_the_order_of_the_format() {
+    let known: &[&[OptionDesc]] = &[&[FORMAT[1], FORMAT[3].or("65536"), FORMAT[5], FORMAT[0]], FILE_OPTIONS];
+    let mut options = CreateOptions::default();
+    options.set("size", "512");
+    assert_eq!(summary(known, &options), " cluster_size=65536 size=512");
+    options.set("preallocation", "a,b");
+    options.set("nocow", "on");
+    options.set("cluster_size", "4096");
+    assert_eq!(summary(known, &options), " cluster_size=4096 preallocation=a,,b size=512 nocow=on");
 }

@@ -4,6 +4,7 @@
 //! [`crate::cli`].
 
 mod convert;
+mod create;
 mod info;
 mod snapshot;
 
@@ -26,7 +27,7 @@ pub struct Command {
 }
 
 /// All commands, in the order `--help` lists them.
-pub static COMMANDS: &[&Command] = &[&convert::COMMAND, &info::COMMAND, &snapshot::COMMAND];
+pub static COMMANDS: &[&Command] = &[&convert::COMMAND, &create::COMMAND, &info::COMMAND, &snapshot::COMMAND];
 
 /// The command of that name.
 pub fn find(name: &str) -> Option<&'static Command> {

@@ -34,6 +34,20 @@ pub struct OptionDesc {
     pub kind: OptionType,
     /// What `-o help` says about it.
     pub help: &'static str,
+    /// The value it has when it is not given, where `create` shows that.
+    pub default: Option<&'static str>,
+}
+
+impl OptionDesc {
+    /// An option without a default that is shown.
+    pub const fn new(name: &'static str, kind: OptionType, help: &'static str) -> OptionDesc {
+        OptionDesc { name, kind, help, default: None }
+    }
+
+    /// The same with a default that is shown.
+    pub const fn or(self, default: &'static str) -> OptionDesc {
+        OptionDesc { default: Some(default), ..self }
+    }
 }
 
 /// A request to open an image whose file is already open.

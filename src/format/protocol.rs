@@ -1,35 +1,26 @@
 //! Creation options of what lies below a format: the file system, or a device.
 
-use super::{CreateOptions, OptionDesc, OptionType};
+use super::{CreateOptions, Format, OptionDesc, OptionType, raw};
 use crate::error::{Error, Result};
 use crate::number::parse_size;
 use crate::storage::NewFile;
 
+const SIZE: OptionDesc = OptionDesc::new("size", OptionType::Size, "Virtual disk size");
+
 /// What every disk has: the options of the raw format.
-pub static DISK_OPTIONS: &[OptionDesc] =
-    &[OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" }];
+pub static DISK_OPTIONS: &[OptionDesc] = &[SIZE];
 
 /// What a file can be created with.
 pub static FILE_OPTIONS: &[OptionDesc] = &[
-    OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },
-    OptionDesc { name: "nocow", kind: OptionType::Bool, help: "Turn off copy-on-write (valid only on btrfs)" },
-    OptionDesc {
-        name: "preallocation",
-        kind: OptionType::Str,
-        help: "Preallocation mode (allowed values: off, falloc, full)",
-    },
-    OptionDesc {
-        name: "extent_size_hint",
-        kind: OptionType::Size,
-        help: "Extent size hint for the image file, 0 to disable",
-    },
+    SIZE,
+    OptionDesc::new("nocow", OptionType::Bool, "Turn off copy-on-write (valid only on btrfs)"),
+    OptionDesc::new("preallocation", OptionType::Str, "Preallocation mode (allowed values: off, falloc, full)"),
+    OptionDesc::new("extent_size_hint", OptionType::Size, "Extent size hint for the image file, 0 to disable"),
 ];
 
 /// What a device, which exists already, can be "created" with.
-pub static DEVICE_OPTIONS: &[OptionDesc] = &[
-    OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" },
-    OptionDesc { name: "preallocation", kind: OptionType::Str, help: "Preallocation mode (allowed values: off)" },
-];
+pub static DEVICE_OPTIONS: &[OptionDesc] =
+    &[SIZE, OptionDesc::new("preallocation", OptionType::Str, "Preallocation mode (allowed values: off)")];
 
 /// The options of the place where `filename` is or will be.
 pub fn options_for(filename: &str) -> &'static [OptionDesc] {
@@ -38,6 +29,12 @@ pub fn options_for(filename: &str) -> &'static [OptionDesc] {
         .is_ok_and(|data| data.file_type().is_block_device() || data.file_type().is_char_device());
     if device { DEVICE_OPTIONS } else { FILE_OPTIONS }
 }
+
+/// A file as an image of its own (`-f file`): raw, in all but the name.
+pub static FILE: Format = Format { name: "file", create_options: FILE_OPTIONS, ..raw::DESCRIPTOR };
+
+/// A device as an image of its own (`-f host_device`).
+pub static HOST_DEVICE: Format = Format { name: "host_device", create_options: DEVICE_OPTIONS, ..raw::DESCRIPTOR };
 
 /// The file of `size` bytes that these creation options ask for. What `preallocation` means is the format's business.
 pub fn new_file(options: &CreateOptions, size: u64) -> Result<NewFile> {

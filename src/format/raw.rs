@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CreateRequest, Format, OpenRequest, OptionDesc, OptionType, protocol};
+use super::{CreateRequest, Format, OpenRequest, protocol};
 use crate::error::{Error, Result};
 use crate::image::{
     Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Window, ZeroFlags,
@@ -15,10 +15,13 @@ use crate::storage::{FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroM
 use crate::units::{SECTOR, align_up};
 
 /// The descriptor of the raw format.
-pub static FORMAT: Format = Format {
+pub static FORMAT: Format = DESCRIPTOR;
+
+/// The same as a constant, for descriptors that differ in little.
+pub const DESCRIPTOR: Format = Format {
     name: "raw",
     probe: |_| 1,
-    create_options: &[OptionDesc { name: "size", kind: OptionType::Size, help: "Virtual disk size" }],
+    create_options: protocol::DISK_OPTIONS,
     open,
     create: Some(create),
     backing: false,

@@ -1,7 +1,10 @@
 //! A stack of layers: what the guest sees.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::{Extent, ExtentKind, Node};
 use crate::error::Result;
+use crate::text;
 
 /// An opened image and everything it lies on, the top first.
 #[derive(Debug)]
@@ -38,6 +41,12 @@ impl Chain {
     /// All of them, top first.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Whether the existing file called `filename` holds one of these images.
+    pub fn contains_file(&self, filename: &str) -> bool {
+        let Ok(info) = std::fs::metadata(text::to_os(filename)) else { return false };
+        self.nodes.iter().any(|node| node.identity() == Some((info.dev(), info.ino())))
     }
 
     /// The virtual size in bytes.

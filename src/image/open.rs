@@ -31,8 +31,7 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
     Ok(open_chain(spec, OpenFlags { no_backing: true, ..flags }, context)?.into_top())
 }
 
-/// Opens the backing file that the image called `image` names (or will name) as `backing`, in the words of an error that
-/// comes up while that image is opened: "Could not open backing file: ...".
+/// Opens the backing file that the image called `image` names (or will name) as `backing`.
 pub fn open_backing(
     image: &str,
     backing: &str,
@@ -43,13 +42,18 @@ pub fn open_backing(
     let filename = resolve_backing(image, backing)?;
     context.policy.check(image, Reference::Backing(&filename))?;
     let target = Target::from(&ImageSpec::name(filename, format));
-    Opener { context, nesting: 0 }.chain(target, flags).context(|| "Could not open backing file")
+    Opener { context, nesting: 0 }.chain(target, flags)
 }
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
 pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
     let Creation { storage, guard } = FileStorage::create(filename, new)?;
     Ok((Arc::new(storage), guard))
+}
+
+/// Whether a file of this name can be reached: an error where the name begins with a protocol that there is not.
+pub fn check_protocol(filename: &str) -> Result<()> {
+    find_protocol(filename).map(drop)
 }
 
 /// Something to be opened: a name, options, or both.

@@ -1,7 +1,7 @@
 //! Finding out the format of an image from its first bytes.
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, FORMATS, Format};
+use crate::format::{self, FORMATS, Format, protocol};
 
 /// How many bytes from the start of an image decide about its format.
 pub const PROBE_LEN: usize = 512;
@@ -89,6 +89,17 @@ impl Driver {
             }
             _ => Err(Error::invalid(format!("Unknown driver '{name}'"))),
         }
+    }
+}
+
+/// What makes images of the format (or, as the reference allows it, by the protocol) called `name`.
+pub fn creator(name: &str) -> Result<&'static Format> {
+    match Driver::find(name) {
+        Ok(Driver::Format(format)) => Ok(format),
+        Ok(Driver::Protocol("file")) => Ok(&protocol::FILE),
+        Ok(Driver::Protocol(_)) => Ok(&protocol::HOST_DEVICE),
+        Err(error) if matches!(error.kind(), Kind::Unsupported(_)) => Err(error),
+        Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'"))),
     }
 }
 

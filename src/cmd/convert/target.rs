@@ -2,10 +2,10 @@
 
 use super::request::Request;
 use super::run::image_spec;
-use crate::cli::create_options::parse_create_options;
-use crate::error::{Context, Error, Kind, Result};
+use crate::cli::create_options::{self, parse_create_options};
+use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, protocol};
-use crate::image::{Chain, Driver, ImageSpec, OpenContext, OpenFlags, is_known_driver, open_backing, open_chain};
+use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, creator, is_known_driver, open_backing, open_chain};
 use crate::storage::UnfinishedFile;
 
 /// An opened target.
@@ -27,7 +27,7 @@ impl NewTarget {
     /// Checks format and options, in the reference's order. `size` is the virtual size in bytes.
     pub fn check(request: &Request<'_>, size: u64) -> Result<NewTarget> {
         let name = request.target_format.unwrap_or("raw");
-        let format = find_format(name)?;
+        let format = creator(name)?;
         let known = [format.create_options, protocol::options_for(request.target)];
         let mut options = match &request.options {
             Some(list) => parse_create_options(list, &known)?,
@@ -125,7 +125,9 @@ impl NewTarget {
         if backing_format.is_some_and(|format| !is_known_driver(format)) {
             return Ok(()); // creating has its own message for that
         }
-        open_backing(name, backing, backing_format, OpenFlags { share: true, ..OpenFlags::READ }, context).map(drop)
+        open_backing(name, backing, backing_format, OpenFlags { share: true, ..OpenFlags::READ }, context)
+            .map(drop)
+            .context(|| "Could not open backing file")
     }
 
     /// How to open it: encrypted images need to know which secret is theirs.
@@ -141,25 +143,9 @@ impl NewTarget {
     }
 }
 
-fn find_format(name: &str) -> Result<&'static Format> {
-    match Driver::find(name) {
-        Ok(Driver::Format(format)) => Ok(format),
-        Ok(Driver::Protocol(_)) => {
-            Err(Error::unsupported(format!("Creating images by the '{name}' driver is not supported yet")))
-        }
-        Err(error) if matches!(error.kind(), Kind::Unsupported(_)) => Err(error),
-        Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'"))),
-    }
-}
-
 /// What `-o help` prints.
 pub fn option_help(format: &str, target: Option<&str>) -> Result<String> {
-    use crate::cli::create_options::{format_help, target_help};
-    let format = find_format(format)?;
-    Ok(match target {
-        None => format_help(format.name, format.create_options),
-        Some(target) => target_help(&[format.create_options, protocol::options_for(target)]),
-    })
+    Ok(create_options::option_help(creator(format)?, target))
 }
 
 impl Target {

@@ -9,37 +9,38 @@ use crate::format::{CreateOptions, OptionDesc, OptionType};
 use crate::image::is_known_driver;
 use crate::units::{SECTOR, align_up};
 
-const fn option(name: &'static str, kind: OptionType, help: &'static str) -> OptionDesc {
-    OptionDesc { name, kind, help }
-}
-
-/// The creation options in the reference's order.
+/// The creation options, in the order in which the reference's `create` shows them.
 pub static CREATE_OPTIONS: &[OptionDesc] = &[
-    option("backing_file", OptionType::Str, "File name of a base image"),
-    option("backing_fmt", OptionType::Str, "Image format of the base image"),
-    option("cluster_size", OptionType::Size, "qcow2 cluster size"),
-    option("compat", OptionType::Str, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    option("compression_type", OptionType::Str, "Compression method used for image cluster compression"),
-    option("data_file", OptionType::Str, "File name of an external data file"),
-    option("data_file_raw", OptionType::Bool, "The external data file must stay valid as a raw image"),
-    option("encrypt.cipher-alg", OptionType::Str, "Name of encryption cipher algorithm"),
-    option("encrypt.cipher-mode", OptionType::Str, "Name of encryption cipher mode"),
-    option("encrypt.format", OptionType::Str, "Encrypt the image, format choices: 'aes', 'luks'"),
-    option("encrypt.hash-alg", OptionType::Str, "Name of encryption hash algorithm"),
-    option("encrypt.iter-time", OptionType::Num, "Time to spend in PBKDF in milliseconds"),
-    option("encrypt.ivgen-alg", OptionType::Str, "Name of IV generator algorithm"),
-    option("encrypt.ivgen-hash-alg", OptionType::Str, "Name of IV generator hash algorithm"),
-    option("encrypt.key-secret", OptionType::Str, "ID of secret providing qcow AES key or LUKS passphrase"),
-    option(
+    OptionDesc::new(
         "encryption",
         OptionType::Bool,
         "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
     ),
-    option("extended_l2", OptionType::Bool, "Extended L2 tables"),
-    option("lazy_refcounts", OptionType::Bool, "Postpone refcount updates"),
-    option("preallocation", OptionType::Str, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    option("refcount_bits", OptionType::Num, "Width of a reference count entry in bits"),
-    option("size", OptionType::Size, "Virtual disk size"),
+    OptionDesc::new("encrypt.format", OptionType::Str, "Encrypt the image, format choices: 'aes', 'luks'"),
+    OptionDesc::new("encrypt.key-secret", OptionType::Str, "ID of secret providing qcow AES key or LUKS passphrase"),
+    OptionDesc::new("encrypt.cipher-alg", OptionType::Str, "Name of encryption cipher algorithm"),
+    OptionDesc::new("encrypt.cipher-mode", OptionType::Str, "Name of encryption cipher mode"),
+    OptionDesc::new("encrypt.ivgen-alg", OptionType::Str, "Name of IV generator algorithm"),
+    OptionDesc::new("encrypt.ivgen-hash-alg", OptionType::Str, "Name of IV generator hash algorithm"),
+    OptionDesc::new("encrypt.hash-alg", OptionType::Str, "Name of encryption hash algorithm"),
+    OptionDesc::new("encrypt.iter-time", OptionType::Num, "Time to spend in PBKDF in milliseconds"),
+    OptionDesc::new("cluster_size", OptionType::Size, "qcow2 cluster size").or("65536"),
+    OptionDesc::new("extended_l2", OptionType::Bool, "Extended L2 tables").or("off"),
+    OptionDesc::new(
+        "preallocation",
+        OptionType::Str,
+        "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    ),
+    OptionDesc::new("compression_type", OptionType::Str, "Compression method used for image cluster compression")
+        .or("zlib"),
+    OptionDesc::new("size", OptionType::Size, "Virtual disk size"),
+    OptionDesc::new("compat", OptionType::Str, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+    OptionDesc::new("backing_file", OptionType::Str, "File name of a base image"),
+    OptionDesc::new("backing_fmt", OptionType::Str, "Image format of the base image"),
+    OptionDesc::new("data_file", OptionType::Str, "File name of an external data file"),
+    OptionDesc::new("data_file_raw", OptionType::Bool, "The external data file must stay valid as a raw image"),
+    OptionDesc::new("lazy_refcounts", OptionType::Bool, "Postpone refcount updates").or("off"),
+    OptionDesc::new("refcount_bits", OptionType::Num, "Width of a reference count entry in bits").or("16"),
 ];
 
 /// How much of a new image is there from the start.
