@@ -6,7 +6,7 @@ use crate::cli::create_options::{asks_for_help, option_help, option_list, parse_
 use crate::cli::output::{self, print};
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, OptionDesc, protocol};
-use crate::image::{Chain, OpenContext, OpenFlags, check_protocol, creator, open_backing};
+use crate::image::{Chain, OpenContext, OpenFlags, creator, open_backing, plain_name};
 use crate::number::size_argument;
 
 /// The command.
@@ -101,8 +101,8 @@ fn run(args: &Args) -> Result<i32> {
 /// Checks in the reference's order, says what will be made, and makes it.
 fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let format = creator(request.format)?;
-    check_protocol(request.filename)?;
-    let known = [format.create_options, protocol::options_for(request.filename)];
+    let file = plain_name(request.filename)?;
+    let known = [format.create_options, protocol::options_for(&file)];
     let mut options = parse_create_options(request.options.unwrap_or(""), &known)?;
     let mut size = match (options.get("size"), request.size) {
         (Some(_), Some(_)) => return Err(Error::invalid("The image size must be specified only once")),
@@ -170,7 +170,8 @@ fn open_backing_file(request: &Request<'_>, options: &CreateOptions, context: &O
     if request.unchecked {
         return if format.is_some() { Ok(None) } else { Err(unnamed()) };
     }
-    let flags = OpenFlags { share: true, ..OpenFlags::READ };
+    // Nothing is read, so no key is needed.
+    let flags = OpenFlags { share: true, no_io: true, ..OpenFlags::READ };
     let chain = open_backing(request.filename, backing, format, flags, context)
         .map_err(|error| error.hint("Could not open backing image."))?;
     if format.is_none() {

@@ -36,7 +36,7 @@ pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
 pub use keyorder::{in_reference_order, ordered_keys};
 pub(crate) use node::Child;
 pub use node::Node;
-pub use open::{check_protocol, create_storage, open_backing, open_chain, open_layer};
+pub use open::{create_storage, open_backing, open_chain, open_layer, plain_name};
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
 pub use spec::{ImageSpec, Options};

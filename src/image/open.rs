@@ -47,13 +47,14 @@ pub fn open_backing(
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
 pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
-    let Creation { storage, guard } = FileStorage::create(filename, new)?;
+    let Creation { storage, guard } = FileStorage::create(&plain_name(filename)?, new)?;
     Ok((Arc::new(storage), guard))
 }
 
-/// Whether a file of this name can be reached: an error where the name begins with a protocol that there is not.
-pub fn check_protocol(filename: &str) -> Result<()> {
-    find_protocol(filename).map(drop)
+/// The name of a file in the file system: without the protocol in front. An error where the name begins with a protocol
+/// that there is not.
+pub fn plain_name(filename: &str) -> Result<String> {
+    find_protocol(filename).map(|(_, name)| name)
 }
 
 /// Something to be opened: a name, options, or both.

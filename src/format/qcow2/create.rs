@@ -25,6 +25,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
     // What is said about preallocation is about the image, not about the file.
     let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(request.options, 0)? };
     let (file, guard) = create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common })?;
+    if file.limits().fixed_len && file.is_empty()? {
+        // The null device takes everything and keeps nothing.
+        return Err(Error::invalid("Image is not in qcow2 format"));
+    }
     let data = match &image.data_file {
         Some(name) => Some(create_storage(name, &NewFile { role: FileRole::Data, ..common })?),
         None => None,
