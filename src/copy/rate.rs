@@ -17,13 +17,15 @@ impl RateLimit {
         RateLimit { bytes_per_second, free_at: Mutex::new(None) }
     }
 
-    /// Claims `bytes`, and says how long to wait before using them.
+    /// Claims `bytes`, and says how long to wait before using them: until they are paid for, so that also a copy that
+    /// takes only a few requests keeps to the limit.
     pub fn claim(&self, bytes: u64, now: Instant) -> Duration {
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
         let start = free_at.map_or(now, |free_at| free_at.max(now));
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        *free_at = Some(start + cost);
-        start - now
+        let paid = start + cost;
+        *free_at = Some(paid);
+        paid - now
     }
 }
 
@@ -35,8 +37,8 @@ mod tests {
     fn requests_queue_up() {
         let limit = RateLimit::new(1000);
         let now = Instant::now();
-        assert_eq!(limit.claim(500, now), Duration::ZERO);
         assert_eq!(limit.claim(500, now), Duration::from_millis(500));
-        assert_eq!(limit.claim(1, now + Duration::from_secs(5)), Duration::ZERO);
+        assert_eq!(limit.claim(500, now), Duration::from_millis(1000));
+        assert_eq!(limit.claim(1, now + Duration::from_secs(5)), Duration::from_millis(1));
     }
 }

@@ -81,8 +81,8 @@ impl FileStorage {
     /// Creates the file called `name`, or makes an existing one anew. An existing file that somebody else is using stays
     /// untouched. A device is taken as it is if it is large enough.
     ///
-    /// The file stays locked with [`Permissions::FORMAT`] (a device that becomes a raw image with
-    /// [`Permissions::DEVICE`]).
+    /// The file stays locked with [`Permissions::FORMAT`], what becomes a raw image with [`Permissions::CREATE`] (a
+    /// device with [`Permissions::DEVICE`]).
     pub fn create(name: &str, new: &NewFile) -> Result<Creation> {
         let mut guard = UnfinishedFile::before(name);
         let path = PathBuf::from(to_os(name));
@@ -102,6 +102,10 @@ impl FileStorage {
         }
         let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
         storage.lock(Permissions::CREATE)?;
+        if new.role != FileRole::Raw {
+            // What will be needed in a moment is asked for before anything is lost.
+            storage.lock(Permissions::FORMAT)?;
+        }
         guard.arm(&storage.file.metadata()?);
         storage.file.set_len(0).context(|| "Could not resize file")?;
         if new.nocow {
@@ -110,7 +114,6 @@ impl FileStorage {
         }
         storage.hint_extent_size(hint, new.extent_size_hint.is_some())?;
         storage.take_space(new)?;
-        storage.lock(Permissions::FORMAT)?;
         Ok(Creation { storage, guard })
     }
 
