@@ -5,7 +5,7 @@ mod common;
 
 use common::kinds::{self, Kind, Open, SECRET};
 use common::oracle::{self, Target, Twins};
-use common::{Report, for_all, require_wording};
+use common::{Report, Sandbox, for_all, require_wording};
 
 use Target::{Locked, Qcow2, Raw};
 
@@ -183,7 +183,26 @@ const SCENES: &[(&str, &str, Target)] = &[
         "/usr/bin/qemu-img convert -c -O qcow2 disk out; $Q convert -n -f qcow2 -O qcow2 disk out",
         Qcow2,
     ),
-    // "Onto a larger qcow2, compressed" is not here: docs/compatibility.md, "Known to differ".
+    (
+        "onto a larger qcow2 in use, compressed, zeros to the end",
+        "truncate -s 3201000 odd; printf x | dd of=odd conv=notrunc status=none; /usr/bin/qemu-img create -q -f qcow2 out 4M; qemu-io -f qcow2 -c 'write -P 9 3201024 60k' out >/dev/null; $Q convert -c -n -f raw -O qcow2 odd out",
+        Qcow2,
+    ),
+    (
+        "onto a qcow2 in use, compressed",
+        "cp other out; qemu-io -f qcow2 -c 'write -P 9 0 64k' out >/dev/null; $Q convert -c -n -m 1 -f qcow2 -O qcow2 disk out",
+        Qcow2,
+    ),
+    (
+        "onto a data file, compressed",
+        "truncate -s 3M odd; printf x | dd of=odd bs=1M seek=1 conv=notrunc status=none; /usr/bin/qemu-img create -q -f qcow2 -o data_file=out.data out 4M; $Q convert -c -n -f raw -O qcow2 odd out",
+        Qcow2,
+    ),
+    (
+        "a length that is no whole sector, onto raw files",
+        "head -c 1000001 disk > odd; for n in 1000000 1000001 1000447 1000448 1000449 999936; do rm -f out; truncate -s $n out; $Q convert -n -f raw -O raw odd out; echo $?; stat -c %s out; done",
+        Raw,
+    ),
     (
         "onto a qcow2 with a snapshot",
         "cp disk out; /usr/bin/qemu-img snapshot -c keep out; $Q convert -n -f qcow2 -O qcow2 other out",
@@ -235,6 +254,52 @@ const SCENES: &[(&str, &str, Target)] = &[
         Qcow2,
     ),
     ("the same file twice", "$Q convert -f qcow2 -O qcow2 disk disk; cp disk out", Qcow2),
+    (
+        "the same file by a link",
+        "ln disk hard; ln -s disk sym; for t in hard sym; do $Q convert -f qcow2 -O qcow2 disk $t; $Q convert -n -f qcow2 -O qcow2 disk $t; done",
+        Qcow2,
+    ),
+    ("the second source as target", "$Q convert -f qcow2 -O raw disk other other; cp disk out", Qcow2),
+    (
+        "a backing file of the source as target",
+        "/usr/bin/qemu-img create -q -f qcow2 -b disk -F qcow2 mid; /usr/bin/qemu-img create -q -f qcow2 -b mid -F qcow2 top; for t in top mid disk; do $Q convert -f qcow2 -O qcow2 top $t; $Q convert -n -f qcow2 -O qcow2 top $t; done; cp disk out",
+        Qcow2,
+    ),
+    (
+        "the data file of the source as target",
+        "/usr/bin/qemu-img create -q -f qcow2 -o data_file=d s 1M; $Q convert -f qcow2 -O raw s d",
+        Raw,
+    ),
+    ("the source as data file", "$Q convert -f qcow2 -O qcow2 -o data_file=disk disk out", Qcow2),
+    ("-B is the target", "$Q convert -f qcow2 -O qcow2 -B other -F qcow2 disk other", Qcow2),
+    (
+        "-B lies on the target",
+        "/usr/bin/qemu-img create -q -f qcow2 -b other -F qcow2 mid; ln -s other sym; $Q convert -f qcow2 -O qcow2 -B mid -F qcow2 disk sym",
+        Qcow2,
+    ),
+    ("a file as format", "$Q convert -f qcow2 -O file disk out", Raw),
+    ("a file as format, with options", "$Q convert -f qcow2 -O file -o preallocation=falloc disk out", Raw),
+    ("a file as format, compressed", "$Q convert -c -f qcow2 -O file disk out", Raw),
+    ("a file as format, with a backing file", "$Q convert -f qcow2 -O file -B other -F qcow2 disk out", Raw),
+    ("a file as both formats", "$Q convert -f file -O file disk out", Qcow2),
+    ("a file as format, existing", "truncate -s 12M out; $Q convert -n -f qcow2 -O file disk out", Raw),
+    (
+        "a file as format, its options",
+        "$Q convert -O file -o help; $Q convert -O file -o help disk out; $Q convert -O host_device -o help",
+        Raw,
+    ),
+    ("a device as format, which is none", "$Q convert -f qcow2 -O host_device disk out", Raw),
+    ("a protocol in front of the target", "$Q convert -f qcow2 -O raw disk file:out", Raw),
+    (
+        "a protocol in front of all targets",
+        "$Q convert -f qcow2 -O qcow2 -o data_file=file:out.data disk file:./out && $Q convert -f qcow2 -O raw disk file:no/such",
+        Qcow2,
+    ),
+    (
+        "unknown protocols",
+        "for t in foo:out json:{} ./foo:out host_device:out file:; do $Q convert -f qcow2 -O raw disk $t; done",
+        Raw,
+    ),
     ("probing the source", "$Q convert -O raw disk out", Raw),
     ("the default output format", "$Q convert disk out", Raw),
     ("options after operands", "$Q convert disk -O qcow2 -o cluster_size=4k out", Qcow2),
@@ -331,6 +396,89 @@ fn convert_scenes_are_the_same() {
             differences.extend(oracle::same_target(&twins, "out", *target));
         }
         report.note(name, differences);
+    });
+}
+
+/// Where ours refuses, and the reference has destroyed something by the time it fails, or does not fail: the script, the
+/// file that must stay as it is, and what the message says.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("$Q convert -f qcow2 -O qcow2 -B other -F qcow2 disk other", "other", "Failed to get shared \"write\" lock"),
+    (
+        "$Q convert -f qcow2 -O qcow2 -o backing_file=other,backing_fmt=qcow2 disk ./other",
+        "other",
+        "Failed to get shared \"write\" lock",
+    ),
+    (
+        "/usr/bin/qemu-img create -q -f qcow2 -b other -F qcow2 mid; ln other hard; $Q convert -f qcow2 -O qcow2 -B mid -F qcow2 disk hard",
+        "other",
+        "Could not open backing file: Could not open backing file: Failed to get shared \"write\" lock",
+    ),
+    ("$Q convert -f qcow2 -O qcow2 -B other -F qcow2 -o data_file=other disk out", "other", "lock"),
+    ("$Q convert -U -f qcow2 -O qcow2 disk disk", "disk", "Failed to get \"write\" lock"),
+    ("$Q convert -U -n -f qcow2 -O qcow2 disk disk", "disk", "Failed to get \"write\" lock"),
+    (
+        "/usr/bin/qemu-img create -q -f qcow2 -b disk -F qcow2 top; $Q convert -U -f qcow2 -O raw top disk",
+        "disk",
+        "Failed to get \"write\" lock",
+    ),
+    ("$Q convert -f qcow2 -O qcow2 -o data_file=other disk other", "other", "Failed to get shared \"resize\" lock"),
+    ("$Q convert -c -f qcow2 -O qcow2 -o data_file=d disk other", "other", "byte 0: Operation not supported"),
+    (
+        "touch other.data; $Q convert -c -f qcow2 -O qcow2 -o data_file=d disk other.data",
+        "other",
+        "byte 0: Operation not supported",
+    ),
+    (
+        "truncate -s 3M z; /usr/bin/qemu-img create -q -f qcow2 -o data_file=d out 4M; $Q convert -c -n -f raw -O qcow2 z out",
+        "other",
+        "byte 0: Operation not supported",
+    ),
+    (
+        "$Q convert -n --target-is-zero -B other -F qcow2 -f qcow2 -O qcow2 disk other",
+        "other",
+        "Cannot use --target-is-zero when the destination image has a backing file",
+    ),
+];
+
+#[test]
+fn what_would_destroy_something_is_refused() {
+    for_all("convert, refusals", REFUSED, |(script, kept, message), report| {
+        let sandbox = kinds::named("plain").sandbox();
+        let from = kinds::named("zeroed").folder().join("disk");
+        common::files::copy_sparse(&from, &sandbox.file("other")).expect("copy");
+        let before = std::fs::read(sandbox.file(kept)).expect("the file that is kept");
+        let outcome = sandbox.script(common::run::Tool::Ours, &format!("Q=qemu-img; {script}"));
+        let mut differences = Vec::new();
+        if outcome.code != 1 || !outcome.stderr.contains(message) {
+            differences.push(format!("{outcome}"));
+        }
+        if std::fs::read(sandbox.file(kept)).expect("the file that is kept") != before {
+            differences.push(format!("{kept} was changed"));
+        }
+        report.note(script, differences);
+    });
+}
+
+/// Compressed onto a larger image, from a source that ends inside a cluster: the reference gives up there; ours writes
+/// that cluster as it is, with what the target has behind the source's end.
+#[test]
+fn a_cluster_that_is_partly_kept_is_written_whole() {
+    let targets = [
+        "/usr/bin/qemu-img create -q -f qcow2 out 4M",
+        "/usr/bin/qemu-img create -q -f qcow2 out 4M; qemu-io -f qcow2 -c 'write -P 9 3201024 60k' out",
+        "/usr/bin/qemu-img create -q -f qcow2 base 4M; qemu-io -f qcow2 -c 'write -P 9 0 4M' base; /usr/bin/qemu-img create -q -f qcow2 -b base -F qcow2 out",
+        "/usr/bin/qemu-img create -q -f qcow2 base 4M; qemu-io -f qcow2 -c 'write -P 9 0 4M' base; /usr/bin/qemu-img convert -c -O qcow2 base out",
+    ];
+    for_all("convert, last cluster", &targets, |target, report| {
+        let sandbox = Sandbox::new();
+        let script = format!(
+            "exec >/dev/null; set -e; truncate -s 3201000 odd; qemu-io -f raw -c 'write -P 3 3145728 20k' odd; {target}; \
+             /usr/bin/qemu-img convert -O raw out expected; truncate -s 3201024 odd; \
+             dd if=odd of=expected conv=notrunc bs=512; qemu-img convert -c -n -f raw -O qcow2 odd out; \
+             /usr/bin/qemu-img check out; /usr/bin/qemu-img compare -f raw -F qcow2 expected out"
+        );
+        let outcome = sandbox.script(common::run::Tool::Ours, &script);
+        report.note(target, if outcome.ok() { Vec::new() } else { vec![format!("{outcome}")] });
     });
 }
 

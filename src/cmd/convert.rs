@@ -2,6 +2,7 @@
 //!
 //! `request` is what was asked for, `run` does it, `target` is what it writes into, `watch` tells how it goes.
 
+mod overlap;
 mod request;
 mod run;
 mod target;

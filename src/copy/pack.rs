@@ -23,8 +23,9 @@ impl Packer {
         Packer { compressor, cluster, places, stored, spans, padded }
     }
 
-    /// Compresses the clusters of `ranges`, whose bytes are in `window`, which starts at guest offset `start`.
-    pub fn pack(&mut self, ranges: &[Range], start: u64, window: &[u8]) -> Result<()> {
+    /// Compresses the clusters of `ranges`, whose bytes are in `window`, which starts at guest offset `start`; those from
+    /// guest offset `plain_from` on stay as they are.
+    pub fn pack(&mut self, ranges: &[Range], start: u64, window: &[u8], plain_from: u64) -> Result<()> {
         self.places.clear();
         self.stored.clear();
         self.spans.clear();
@@ -33,7 +34,11 @@ impl Packer {
             while guest < range.end() {
                 let len = self.cluster.min(range.end() - guest);
                 let from = (guest - start) as usize;
-                self.pack_cluster(guest, &window[from..from + len as usize])?;
+                if guest < plain_from {
+                    self.pack_cluster(guest, &window[from..from + len as usize])?;
+                } else {
+                    self.places.push(Place { guest, len, payload: Payload::Plain });
+                }
                 guest += len;
             }
         }

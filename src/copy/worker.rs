@@ -15,7 +15,7 @@ use crate::image::{
 };
 use crate::storage::AlignedBuf;
 use crate::sys;
-use crate::units::{SECTOR, align_up};
+use crate::units::{SECTOR, align_down, align_up};
 
 /// Runs shorter than this are not worth a system call of their own to reserve them, in bytes.
 const RESERVE_MIN: u64 = 64 << 10;
@@ -231,7 +231,9 @@ impl<'s, 'a> Worker<'s, 'a> {
         match self.packer.take() {
             None => self.store(task, &layout),
             Some(mut packer) => {
-                let result = self.store_packed(task, &layout, &mut packer);
+                // The cluster that keeps some of what the target has may be in use there, where compressed bytes cannot go.
+                let plain_from = if end > task.end() { align_down(task.end(), granule) } else { u64::MAX };
+                let result = self.store_packed(task, &layout, &mut packer, plain_from);
                 self.packer = Some(packer);
                 result
             }
@@ -304,9 +306,7 @@ impl<'s, 'a> Worker<'s, 'a> {
 
     fn store(&mut self, task: &Task, layout: &Layout) -> Result<()> {
         let failed = || write_error(task, task.start());
-        let Some(pending) = place(self.shared, task, layout, &layout.places()).context(failed)? else {
-            return Ok(());
-        };
+        let Some(pending) = place(self.shared, task, layout, &layout.places())? else { return Ok(()) };
         self.write(&*pending, task, layout)?;
         pending.commit().context(failed)
     }
@@ -361,12 +361,10 @@ impl<'s, 'a> Worker<'s, 'a> {
         pending.write(range.guest, &self.buf[from..from + range.len as usize])
     }
 
-    fn store_packed(&mut self, task: &Task, layout: &Layout, packer: &mut pack::Packer) -> Result<()> {
+    fn store_packed(&mut self, task: &Task, layout: &Layout, packer: &mut pack::Packer, plain_from: u64) -> Result<()> {
         let failed = || write_error(task, task.start());
-        packer.pack(&layout.write, task.start(), &self.buf).context(failed)?;
-        let Some(pending) = place(self.shared, task, layout, packer.places()).context(failed)? else {
-            return Ok(());
-        };
+        packer.pack(&layout.write, task.start(), &self.buf, plain_from).context(failed)?;
+        let Some(pending) = place(self.shared, task, layout, packer.places())? else { return Ok(()) };
         for place in packer.places() {
             let at = || write_error(task, place.guest);
             match place.payload {
@@ -394,9 +392,15 @@ fn place<'a>(
     }
     let may_unmap = shared.job.options.min_sparse > 0;
     for range in &layout.zero {
-        shared.layer.zero(range.guest, range.len, ZeroFlags { may_unmap })?;
+        let zeroed = shared.layer.zero(range.guest, range.len, ZeroFlags { may_unmap });
+        zeroed.context(|| write_error(task, range.guest))?;
     }
-    let pending = if places.is_empty() { None } else { Some(shared.layer.prepare(places)?) };
+    // Compressed clusters are what most often cannot be placed: they do not go where something is.
+    let compressed = places.iter().find(|place| place.payload != Payload::Plain);
+    let pending = match compressed.or(places.first()) {
+        None => None,
+        Some(place) => Some(shared.layer.prepare(places).context(|| write_error(task, place.guest))?),
+    };
     if shared.ordered {
         shared.turn.pass(task.index);
     }

@@ -2,6 +2,7 @@
 
 use super::{CreateOptions, Format, OptionDesc, OptionType, raw};
 use crate::error::{Error, Result};
+use crate::image::protocol_prefix;
 use crate::number::parse_size;
 use crate::storage::NewFile;
 
@@ -25,8 +26,12 @@ pub static DEVICE_OPTIONS: &[OptionDesc] =
 /// The options of the place where `filename` is or will be.
 pub fn options_for(filename: &str) -> &'static [OptionDesc] {
     use std::os::unix::fs::FileTypeExt;
-    let device = std::fs::metadata(crate::text::to_os(filename))
-        .is_ok_and(|data| data.file_type().is_block_device() || data.file_type().is_char_device());
+    let device = match protocol_prefix(filename) {
+        Some("file") => false,
+        Some("host_device") => true,
+        _ => std::fs::metadata(crate::text::to_os(filename))
+            .is_ok_and(|data| data.file_type().is_block_device() || data.file_type().is_char_device()),
+    };
     if device { DEVICE_OPTIONS } else { FILE_OPTIONS }
 }
 

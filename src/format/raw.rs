@@ -197,8 +197,13 @@ impl Layer for Raw {
     }
 
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        let mode = if flags.may_unmap { ZeroMode::Discard } else { ZeroMode::Allocate };
-        self.storage.zero(self.offset + guest, len, mode)
+        let offset = self.offset + guest;
+        if !flags.may_unmap {
+            return self.storage.zero(offset, len, ZeroMode::Allocate);
+        }
+        // A file that ends inside the disk's last sector reads as zeros behind its end; it need not grow for that.
+        let end = (offset + len).min(self.storage.len()?);
+        if end > offset { self.storage.zero(offset, end - offset, ZeroMode::Discard) } else { Ok(()) }
     }
 
     fn flush(&self) -> Result<()> {

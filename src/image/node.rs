@@ -1,6 +1,6 @@
 //! One opened image with the nodes it is made of, and the names the reference gives them.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -127,6 +127,22 @@ impl Node {
         }
     }
 
+    /// The files and devices that hold this image, those of its backing files not counted, and those left out that nobody
+    /// shall lock: name and [`file_identity`].
+    pub fn files(&self) -> Vec<(&str, (u64, u64))> {
+        let mut files = Vec::new();
+        for (_, child) in &self.parts.children {
+            match child {
+                Child::File(file) if file.locking => {
+                    files.extend(file_identity(&file.filename).map(|identity| (&*file.filename, identity)));
+                }
+                Child::File(_) => {}
+                Child::Image(chain) => chain.nodes().iter().for_each(|node| files.extend(node.files())),
+            }
+        }
+        files
+    }
+
     /// Device and inode number of the file behind this image.
     pub fn identity(&self) -> Option<(u64, u64)> {
         match self.parts.children.iter().find(|(name, _)| *name == "file")? {
@@ -137,6 +153,16 @@ impl Node {
             (_, Child::Image(chain)) => chain.top().identity(),
         }
     }
+}
+
+/// What tells files apart, whatever their names: device and inode number; for a block device its own number.
+pub fn file_identity(name: &str) -> Option<(u64, u64)> {
+    let info = std::fs::metadata(text::to_os(name)).ok()?;
+    let kind = info.file_type();
+    if kind.is_block_device() {
+        return Some((u64::MAX, info.rdev()));
+    }
+    kind.is_file().then(|| (info.dev(), info.ino()))
 }
 
 /// What the bytes of an image come from.

@@ -47,7 +47,12 @@ pub fn open_backing(
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
 pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
-    let Creation { storage, guard } = FileStorage::create(&plain_name(filename)?, new)?;
+    let name = plain_name(filename)?;
+    let Creation { storage, guard } = match protocol_prefix(filename) {
+        Some("file") => FileStorage::create_by(Protocol::File, &name, new)?,
+        Some("host_device") => FileStorage::create_by(Protocol::HostDevice, &name, new)?,
+        _ => FileStorage::create(&name, new)?,
+    };
     Ok((Arc::new(storage), guard))
 }
 

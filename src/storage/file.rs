@@ -22,8 +22,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 use direct::Direct;
 
-pub use create::{Creation, NewFile, Preallocation};
-pub use unfinished::{UnfinishedFile, remove_unfinished};
+pub use create::{Creation, DEVICE_NOT_OPENED, NewFile, Preallocation};
+pub use unfinished::{UnfinishedFile, UnfinishedFiles, remove_unfinished};
 
 /// Which kind of file a name must lead to, and what `info` calls it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

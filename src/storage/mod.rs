@@ -20,7 +20,8 @@ use crate::error::Result;
 pub use aligned::{AlignedBuf, BufferPool, PooledBuf, zeros};
 pub use cache::CacheMode;
 pub use file::{
-    Creation, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile, allocated, remove_unfinished,
+    Creation, DEVICE_NOT_OPENED, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile,
+    UnfinishedFiles, allocated, remove_unfinished,
 };
 pub use mem::MemStorage;
 pub use permissions::{FileRole, Permissions};

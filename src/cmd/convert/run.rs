@@ -45,15 +45,15 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         .ok_or_else(|| Error::invalid(format!("Invalid cache option: {}", request.target_cache)))?;
     let flags = OpenFlags { cache, ..OpenFlags::WRITE };
     let target = match new {
-        Some(new) => new.create(request, flags, context)?,
-        None => Target::open_existing(request, flags, context)?,
+        Some(new) => new.create(request, &chains, flags, context)?,
+        None => Target::open_existing(request, &chains, flags, context)?,
     };
     check_target(request, &target.chain, source_size, backed)?;
 
     let source = Source::new(&chains, backed);
     let options = copy_options(request, &target.chain, backed);
     copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
-    let Target { chain, guards } = target;
+    let Target { chain, guard } = target;
     let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
     flush()?;
     if request.bitmaps {
@@ -66,9 +66,7 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         verify(request, &chains, &chain, watch)?;
     }
     drop(chain);
-    for guard in guards {
-        guard.keep();
-    }
+    guard.keep();
     Ok(())
 }
 

@@ -1,24 +1,33 @@
 //! The target of a conversion: what is checked before it is created, creating, opening.
 
+use std::sync::Arc;
+
+use super::overlap;
 use super::request::Request;
 use super::run::image_spec;
 use crate::cli::create_options::{self, parse_create_options};
+use crate::copy::{Source, Status};
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, protocol};
-use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, creator, is_known_driver, open_backing, open_chain};
-use crate::storage::UnfinishedFile;
+use crate::image::{
+    Chain, ImageSpec, OpenContext, OpenFlags, creator, is_known_driver, not_supported, open_backing, open_chain,
+    plain_name, protocol_prefix,
+};
+use crate::storage::UnfinishedFiles;
 
 /// An opened target.
 pub struct Target {
     /// The image and its backing files.
     pub chain: Chain,
-    /// Remove what this run has created, should it fail.
-    pub guards: Vec<UnfinishedFile>,
+    /// Removes what this run has created, should it fail.
+    pub guard: UnfinishedFiles,
 }
 
 /// A target that is to be created.
 pub struct NewTarget {
     format: &'static Format,
+    /// The file to create.
+    filename: String,
     options: CreateOptions,
     size: u64,
 }
@@ -28,7 +37,12 @@ impl NewTarget {
     pub fn check(request: &Request<'_>, size: u64) -> Result<NewTarget> {
         let name = request.target_format.unwrap_or("raw");
         let format = creator(name)?;
-        let known = [format.create_options, protocol::options_for(request.target)];
+        plain_name(request.target)?;
+        let filename = match protocol_prefix(request.target) {
+            None if matches!(name, "file" | "host_device") => format!("{name}:{}", request.target),
+            _ => request.target.to_owned(),
+        };
+        let known = [format.create_options, protocol::options_for(&filename)];
         let mut options = match &request.options {
             Some(list) => parse_create_options(list, &known)?,
             None => CreateOptions::default(),
@@ -49,7 +63,7 @@ impl NewTarget {
             }
             options.set("backing_fmt", backing_format);
         }
-        Ok(NewTarget { format, options, size })
+        Ok(NewTarget { format, filename, options, size })
     }
 
     /// Whether it will lie on a backing file.
@@ -96,50 +110,62 @@ impl NewTarget {
         Ok(())
     }
 
-    /// Creates and opens it.
-    pub fn create(self, request: &Request<'_>, flags: OpenFlags, context: &OpenContext) -> Result<Target> {
+    /// Creates and opens it, to be filled from `chains`.
+    pub fn create(
+        self,
+        request: &Request<'_>,
+        chains: &[Chain],
+        flags: OpenFlags,
+        context: &OpenContext,
+    ) -> Result<Target> {
         let name = request.target;
         let converting = || format!("{name}: error while converting {}", self.format.name);
-        self.try_backing(name, context).context(|| format!("Could not open '{name}'"))?;
+        let backing = self.try_backing(name, context).context(|| format!("Could not open '{name}'"))?;
+        let data_file = self.options.get("data_file").filter(|name| !name.is_empty());
+        overlap::check_data_file(name, data_file).context(converting)?;
+        for place in std::iter::once(name).chain(data_file) {
+            overlap::check_new(&plain_name(place)?, chains).context(converting)?;
+            overlap::check_backing(name, place, backing.as_ref())?;
+        }
+        drop(backing);
         let Some(create) = self.format.create else {
             return Err(Error::unsupported(format!(
                 "Format driver '{}' does not support image creation",
                 self.format.name
             )));
         };
-        let mut guards = vec![UnfinishedFile::before(name)];
-        if let Some(data_file) = self.options.get("data_file") {
-            guards.push(UnfinishedFile::before(data_file));
+        if request.compress && data_file.is_some() {
+            return Err(refuse_compressed(chains));
         }
-        create(CreateRequest { filename: name, size: self.size, options: &self.options, context })
+        let guard = UnfinishedFiles::collect();
+        create(CreateRequest { filename: &self.filename, size: self.size, options: &self.options, context })
             .context(converting)?;
-        let guards = guards.into_iter().map(UnfinishedFile::armed).collect();
-        let chain = open_chain(&self.spec(name), flags, context)?;
-        Ok(Target { chain, guards })
+        let chain = open_chain(&self.spec(name)?, flags, context)?;
+        Ok(Target { chain, guard })
     }
 
-    /// Opens the backing file and closes it again, so that what is wrong with it is known before the target is touched.
-    fn try_backing(&self, name: &str, context: &OpenContext) -> Result<()> {
-        let Some(backing) = self.backing() else { return Ok(()) };
+    /// Opens the backing file, so that what is wrong with it is known before the target is touched.
+    fn try_backing(&self, name: &str, context: &OpenContext) -> Result<Option<Chain>> {
+        let Some(backing) = self.backing() else { return Ok(None) };
         let backing_format = self.options.get("backing_fmt");
         if backing_format.is_some_and(|format| !is_known_driver(format)) {
-            return Ok(()); // creating has its own message for that
+            return Ok(None); // creating has its own message for that
         }
         open_backing(name, backing, backing_format, OpenFlags { share: true, ..OpenFlags::READ }, context)
-            .map(drop)
+            .map(Some)
             .context(|| "Could not open backing file")
     }
 
     /// How to open it: encrypted images need to know which secret is theirs.
-    fn spec(&self, name: &str) -> ImageSpec {
+    fn spec(&self, name: &str) -> Result<ImageSpec> {
         let Some(secret) = self.options.get("encrypt.key-secret") else {
-            return ImageSpec::name(name, Some(self.format.name));
+            return Ok(ImageSpec::name(name, Some(self.format.name)));
         };
         let mut options = crate::image::Options::new();
         options.insert("driver".to_owned(), self.format.name.into());
-        options.insert("file.filename".to_owned(), name.into());
+        options.insert("file.filename".to_owned(), plain_name(name)?.into());
         options.insert("encrypt.key-secret".to_owned(), secret.into());
-        ImageSpec::options(name, options)
+        Ok(ImageSpec::options(name, options))
     }
 }
 
@@ -149,10 +175,36 @@ pub fn option_help(format: &str, target: Option<&str>) -> Result<String> {
 }
 
 impl Target {
-    /// Opens a target that exists (`-n`).
-    pub fn open_existing(request: &Request<'_>, flags: OpenFlags, context: &OpenContext) -> Result<Target> {
+    /// Opens a target that exists (`-n`), to be filled from `chains`.
+    pub fn open_existing(
+        request: &Request<'_>,
+        chains: &[Chain],
+        flags: OpenFlags,
+        context: &OpenContext,
+    ) -> Result<Target> {
         let spec = image_spec(request.target, request.target_opts, request.target_format)?;
         let chain = open_chain(&spec, flags, context)?;
-        Ok(Target { chain, guards: Vec::new() })
+        for (name, _) in chain.top().files() {
+            overlap::check_sources(name, chains).context(|| format!("Could not open '{}'", request.target))?;
+        }
+        let layer = &chain.top().layer;
+        if request.compress && layer.compressor().is_some() && !Arc::ptr_eq(layer.storage(), layer.data_storage()) {
+            return Err(refuse_compressed(chains));
+        }
+        Ok(Target { chain, guard: UnfinishedFiles::collect() })
     }
+}
+
+/// Compressed clusters cannot lie in an external data file. The reference finds out when it comes to the first one.
+fn refuse_compressed(chains: &[Chain]) -> Error {
+    let source = Source::new(chains, false);
+    let mut at = 0;
+    while at < source.size() {
+        match source.map(at, source.size() - at) {
+            Ok(found) if matches!(found.status, Status::Zero) => at += found.len,
+            _ => break,
+        }
+    }
+    let byte = if at < source.size() { at } else { 0 };
+    not_supported().context(format!("error while writing at byte {byte}"))
 }

@@ -41,6 +41,11 @@ pub struct NewFile {
     pub role: FileRole,
 }
 
+/// The circumstance of an error while opening a device that shall become an image.
+pub const DEVICE_NOT_OPENED: &str = "Protocol driver 'host_device' does not support creating new images, so an existing \
+                                     image must be selected as the target; however, opening the given target as an \
+                                     existing image failed";
+
 /// See [`NewFile::extent_size_hint`].
 const EXTENT_SIZE_HINT: u64 = 1 << 20;
 
@@ -117,6 +122,18 @@ impl FileStorage {
         Ok(Creation { storage, guard })
     }
 
+    /// As [`FileStorage::create`], where the name says by which protocol.
+    pub fn create_by(protocol: Protocol, name: &str, new: &NewFile) -> Result<Creation> {
+        let guard = UnfinishedFile::before(name);
+        match protocol {
+            Protocol::HostDevice => Ok(Creation { storage: Self::create_on_device(name, new)?, guard }),
+            Protocol::File if guard.before == Before::Device => {
+                Err(Error::os(libc::EINVAL).context("Could not resize file"))
+            }
+            _ => Self::create(name, new),
+        }
+    }
+
     /// Says in what units space shall be allocated. Only a hint that was asked for must be a valid one.
     fn hint_extent_size(&self, hint: u32, asked_for: bool) -> Result<()> {
         if hint == 0 {
@@ -167,10 +184,7 @@ impl FileStorage {
             storage.lock(Permissions::DEVICE)?;
             Ok(storage)
         };
-        let storage = open().context(|| {
-            "Protocol driver 'host_device' does not support creating new images, so an existing image must be \
-             selected as the target; however, opening the given target as an existing image failed"
-        })?;
+        let storage = open().context(|| DEVICE_NOT_OPENED)?;
         storage.set_len(new.size)?;
         if new.role != FileRole::Raw {
             storage.lock(Permissions::FORMAT)?;

@@ -4,6 +4,7 @@ use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use crate::text::to_os;
 
@@ -29,10 +30,19 @@ struct Entry {
 #[derive(Debug)]
 struct Register {
     entries: Vec<Entry>,
+    /// Who takes over what a thread creates.
+    collectors: Vec<(u64, ThreadId)>,
     last_id: u64,
 }
 
-static REGISTER: Mutex<Register> = Mutex::new(Register { entries: Vec::new(), last_id: 0 });
+static REGISTER: Mutex<Register> = Mutex::new(Register { entries: Vec::new(), collectors: Vec::new(), last_id: 0 });
+
+impl Register {
+    fn new_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+}
 
 fn register() -> MutexGuard<'static, Register> {
     // The list is whole at every point where something could panic.
@@ -108,8 +118,7 @@ impl UnfinishedFile {
         // The file itself behind any links, wherever the working directory is later.
         let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let mut register = register();
-        register.last_id += 1;
-        let id = register.last_id;
+        let id = register.new_id();
         register.entries.push(Entry { id, path, before: self.before, identity: (info.dev(), info.ino()) });
         self.id = Some(id);
     }
@@ -122,9 +131,54 @@ impl UnfinishedFile {
         Some(register.entries.swap_remove(at))
     }
 
-    /// The file is finished.
+    /// The file is finished; from now on it is in the care of an [`UnfinishedFiles`] of this thread, if there is one.
     pub fn keep(mut self) {
+        let Some(id) = self.id.take() else { return };
+        let mut register = register();
+        let Some(at) = register.entries.iter().position(|entry| entry.id == id) else { return };
+        let thread = std::thread::current().id();
+        match register.collectors.iter().rev().find(|(_, owner)| *owner == thread) {
+            Some(&(collector, _)) => register.entries[at].id = collector,
+            None => drop(register.entries.swap_remove(at)),
+        }
+    }
+}
+
+/// Takes over all files that this thread creates from now on, without a moment in which a signal could leave one behind:
+/// those of an image are finished one by one, but the run that fills it is not. Dropping it does to them what
+/// dropping each [`UnfinishedFile`] would.
+#[derive(Debug)]
+#[must_use = "the files are removed when this is dropped"]
+pub struct UnfinishedFiles {
+    id: u64,
+}
+
+impl UnfinishedFiles {
+    /// From now on.
+    pub fn collect() -> Self {
+        let mut register = register();
+        let id = register.new_id();
+        register.collectors.push((id, std::thread::current().id()));
+        UnfinishedFiles { id }
+    }
+
+    fn take(&self) -> Vec<Entry> {
+        let mut register = register();
+        register.collectors.retain(|(id, _)| *id != self.id);
+        let (own, others) = std::mem::take(&mut register.entries).into_iter().partition(|entry| entry.id == self.id);
+        register.entries = others;
+        own
+    }
+
+    /// All of them are finished.
+    pub fn keep(self) {
         self.take();
+    }
+}
+
+impl Drop for UnfinishedFiles {
+    fn drop(&mut self) {
+        self.take().iter().for_each(Entry::clean_up);
     }
 }
 
