@@ -190,7 +190,7 @@ const SCENES: &[(&str, &str, Target)] = &[
     ),
     (
         "onto a qcow2 in use, compressed",
-        "cp other out; qemu-io -f qcow2 -c 'write -P 9 0 64k' out >/dev/null; $Q convert -c -n -m 1 -f qcow2 -O qcow2 disk out",
+        "truncate -s 3M odd; qemu-io -f raw -c 'write -P 3 1M 1M' odd >/dev/null; /usr/bin/qemu-img create -q -f qcow2 out 4M; qemu-io -f qcow2 -c 'write -P 9 1M 64k' out >/dev/null; $Q convert -c -n -m 1 -f raw -O qcow2 odd out",
         Qcow2,
     ),
     (
