@@ -72,7 +72,7 @@ pub fn operands(names: &'static str, help: &'static str) -> Arg {
 
 /// For `.value_parser()`: reads a value with one of our own functions, whose message is printed as it is. The message
 /// names the option itself where the reference does.
-pub fn parsed<T>(parse: fn(&str) -> Result<T>) -> ValueParser
+pub fn parsed<T>(parse: impl Fn(&str) -> Result<T> + Clone + Send + Sync + 'static) -> ValueParser
 where
     T: Clone + Send + Sync + 'static,
 {

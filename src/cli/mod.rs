@@ -13,6 +13,7 @@
 //! ```
 
 pub mod args;
+pub mod common;
 pub mod create_options;
 pub mod getopt;
 pub mod help;

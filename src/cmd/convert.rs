@@ -16,7 +16,6 @@ use crate::cli::args::{Args, OWN, flag, object, operands, parsed, value};
 use crate::cli::create_options::option_list;
 use crate::cli::output;
 use crate::error::Result;
-use crate::image::OpenContext;
 
 /// The command.
 pub static COMMAND: Command = Command {
@@ -128,12 +127,10 @@ fn work_options() -> [Arg; 10] {
 }
 
 fn run(args: &Args) -> Result<i32> {
-    let secrets = args.secrets().clone();
     match request::parse(args)? {
         Parsed::OptionHelp { format, target } => output::print(&target::option_help(format, target)?)?,
         Parsed::Convert(request) => {
-            let context = OpenContext { secrets, warnings: output::WARNINGS, ..OpenContext::default() };
-            run::run(&request, &context)?;
+            run::run(&request, &args.context())?;
         }
     }
     Ok(0)

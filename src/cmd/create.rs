@@ -2,8 +2,9 @@
 
 use super::Command;
 use crate::cli::args::{Args, flag, object, operands, parsed, value};
+use crate::cli::common;
 use crate::cli::create_options::{asks_for_help, option_help, option_list, parse_create_options, summary};
-use crate::cli::output::{self, print};
+use crate::cli::output::print;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, OptionDesc, protocol};
 use crate::image::{Chain, OpenContext, OpenFlags, creator, open_backing, plain_name};
@@ -21,7 +22,7 @@ pub static COMMAND: Command = Command {
 
 fn define(command: clap::Command) -> clap::Command {
     command
-        .arg(flag("quiet", "Print no messages besides errors").short('q').long("quiet"))
+        .arg(common::quiet())
         .arg(object())
         .arg(value("format", "FMT", "The format of the new image (raw)").short('f').long("format"))
         .arg(
@@ -93,8 +94,7 @@ fn run(args: &Args) -> Result<i32> {
         unchecked: args.flag("backing-unsafe"),
         quiet: args.flag("quiet"),
     };
-    let context = OpenContext { secrets: args.secrets().clone(), warnings: output::WARNINGS, ..OpenContext::default() };
-    create(&request, &context).context(|| request.filename.to_owned())?;
+    create(&request, &args.context()).context(|| request.filename.to_owned())?;
     Ok(0)
 }
 

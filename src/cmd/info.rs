@@ -5,10 +5,9 @@ mod human;
 use std::collections::HashSet;
 
 use super::Command;
-use crate::cli::args::{Args, flag, object, operands, parsed, usage_error, value};
-use crate::cli::image_opts::image_options;
-use crate::cli::output::{self, print};
-use crate::crypto::Secrets;
+use crate::cli::args::{Args, flag, object, operands};
+use crate::cli::common::{self, Output};
+use crate::cli::output::print;
 use crate::error::{Error, Result};
 use crate::image::{ImageSpec, NodeReport, OpenContext, OpenFlags, open_chain};
 use crate::json;
@@ -24,88 +23,32 @@ pub static COMMAND: Command = Command {
 
 fn define(command: clap::Command) -> clap::Command {
     command
-        .arg(
-            value("format", "FMT", "The format of the image; without it, the format is probed")
-                .short('f')
-                .long("format"),
-        )
-        .arg(
-            value("output", "human|json", "Print for people (the default) or as JSON")
-                .long("output")
-                .value_parser(parsed(parse_output)),
-        )
+        .arg(common::format())
+        .arg(common::output(COMMAND.name))
         .arg(
             flag("backing-chain", "Show all images of the backing chain, the named one first")
                 .short('b')
                 .long("backing-chain"),
         )
         .arg(object())
-        .arg(flag("image-opts", "FILENAME is a list of options (driver=...,file.filename=...)").long("image-opts"))
-        .arg(
-            flag("force-share", "Open the image even if another process is writing to it")
-                .short('U')
-                .long("force-share"),
-        )
+        .arg(common::image_opts())
+        .arg(common::force_share())
         .arg(operands("FILENAME", "The image"))
 }
 
-/// How the result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Output {
-    Human,
-    Json,
-}
-
-/// What to do, checked.
-struct Request<'a> {
-    output: Output,
-    secrets: Secrets,
-    image: &'a str,
-    image_options: bool,
-    format: Option<&'a str>,
-    chain: bool,
-    share: bool,
-}
-
-fn parse_output(text: &str) -> Result<Output> {
-    match text {
-        "human" => Ok(Output::Human),
-        "json" => Ok(Output::Json),
-        other => Err(usage_error(COMMAND.name, format!("--output expects 'human' or 'json' not '{other}'"))),
-    }
-}
-
 fn run(args: &Args) -> Result<i32> {
-    let output = args.get::<Output>("output").copied().unwrap_or(Output::Human);
-    let secrets = args.secrets().clone();
-    let request = Request {
-        output,
-        secrets,
-        image: args.one_image()?,
-        image_options: args.flag("image-opts"),
-        format: args.text("format"),
-        chain: args.flag("backing-chain"),
-        share: args.flag("force-share"),
-    };
-    show(request).map(|()| 0)
-}
-
-fn show(request: Request<'_>) -> Result<()> {
-    let spec = match (request.image_options, request.format) {
-        (true, Some(_)) => return Err(Error::invalid("--image-opts and --format are mutually exclusive")),
-        (true, None) => ImageSpec::options(request.image, image_options(request.image)?),
-        (false, format) => ImageSpec::name(request.image, format),
-    };
-    let context = OpenContext { secrets: request.secrets, warnings: output::WARNINGS, ..OpenContext::default() };
-    let flags = OpenFlags { share: request.share, ..OpenFlags::INFO };
-    let reports =
-        if request.chain { backing_chain(spec, flags, &context)? } else { vec![report(&spec, flags, &context)?] };
-    let text = match (request.output, request.chain) {
+    let spec = args.spec(args.one_image()?)?;
+    let flags = OpenFlags { share: args.flag("force-share"), ..OpenFlags::INFO };
+    let context = args.context();
+    let chain = args.flag("backing-chain");
+    let reports = if chain { backing_chain(spec, flags, &context)? } else { vec![report(&spec, flags, &context)?] };
+    let text = match (args.output(), chain) {
         (Output::Human, _) => reports.iter().map(human::text).collect::<Vec<_>>().join("\n"),
         (Output::Json, false) => json::pretty(&reports[0].to_json()) + "\n",
         (Output::Json, true) => json::pretty(&reports.iter().map(NodeReport::to_json).collect()) + "\n",
     };
-    print(&text)
+    print(&text)?;
+    Ok(0)
 }
 
 fn report(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<NodeReport> {

@@ -6,6 +6,7 @@
 mod convert;
 mod create;
 mod info;
+mod map;
 mod snapshot;
 
 use crate::cli::args::Args;
@@ -27,7 +28,8 @@ pub struct Command {
 }
 
 /// All commands, in the order `--help` lists them.
-pub static COMMANDS: &[&Command] = &[&convert::COMMAND, &create::COMMAND, &info::COMMAND, &snapshot::COMMAND];
+pub static COMMANDS: &[&Command] =
+    &[&convert::COMMAND, &create::COMMAND, &info::COMMAND, &map::COMMAND, &snapshot::COMMAND];
 
 /// The command of that name.
 pub fn find(name: &str) -> Option<&'static Command> {

@@ -2,11 +2,11 @@
 
 use super::Command;
 use crate::cli::args::{Args, flag, object, operands, value};
-use crate::cli::image_opts::image_options;
-use crate::cli::output::{self, print};
+use crate::cli::common;
+use crate::cli::output::print;
 use crate::cli::snapshot_table;
 use crate::error::{Context, Error, Result};
-use crate::image::{ImageSpec, OpenContext, OpenFlags, Snapshots, not_supported, open_chain};
+use crate::image::{OpenFlags, Snapshots, not_supported, open_chain};
 
 /// The command.
 pub static COMMAND: Command = Command {
@@ -23,19 +23,11 @@ fn define(command: clap::Command) -> clap::Command {
     // reference documents values for --apply, --create and --delete, too, but forgets to read them (and crashes); here
     // they do what its help says.
     command
-        .arg(flag("quiet", "Print no messages besides errors").short('q').long("quiet"))
+        .arg(common::quiet())
         .arg(object())
-        .arg(
-            value("format", "FMT", "The format of the image; without it, the format is probed")
-                .short('f')
-                .long("format"),
-        )
-        .arg(flag("image-opts", "FILENAME is a list of options (driver=...,file.filename=...)").long("image-opts"))
-        .arg(
-            flag("force-share", "Open the image even if another process is writing to it")
-                .short('U')
-                .long("force-share"),
-        )
+        .arg(common::format())
+        .arg(common::image_opts())
+        .arg(common::force_share())
         .arg(flag("list", "List the snapshots (the default)").short('l').long("list"))
         .arg(
             value("apply", "SNAPSHOT", "Make the disk what it was when this snapshot was taken")
@@ -57,30 +49,18 @@ enum Operation {
 }
 
 fn run(args: &Args) -> Result<i32> {
-    let secrets = args.secrets().clone();
     let operation = operation(args)?;
     let filename = args.one_image()?;
-    let spec = spec(args, filename)?;
+    let spec = args.spec(filename)?;
     let write = operation != Operation::List;
     let flags = OpenFlags { write, share: args.flag("force-share"), ..OpenFlags::READ };
     if write && flags.share {
         let error = Error::invalid("force-share=on can only be used with read-only images");
         return Err(error.context(format!("Could not open '{filename}'")));
     }
-    let chain =
-        open_chain(&spec, flags, &OpenContext { secrets, warnings: output::WARNINGS, ..OpenContext::default() })?;
+    let chain = open_chain(&spec, flags, &args.context())?;
     perform(&operation, chain.top().layer.snapshots())?;
     Ok(0)
-}
-
-fn spec(args: &Args, filename: &str) -> Result<ImageSpec> {
-    if !args.flag("image-opts") {
-        return Ok(ImageSpec::name(filename, args.text("format")));
-    }
-    if args.given("format") {
-        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
-    }
-    Ok(ImageSpec::options(filename, image_options(filename)?))
 }
 
 fn operation(args: &Args) -> Result<Operation> {

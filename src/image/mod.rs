@@ -19,6 +19,7 @@ mod probe;
 mod report;
 mod runtime;
 mod spec;
+mod status;
 mod window;
 mod write;
 
@@ -40,6 +41,7 @@ pub use open::{create_storage, open_backing, open_chain, open_layer, plain_name}
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
 pub use spec::{ImageSpec, Options};
+pub use status::Status;
 pub use window::Window;
 pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};
 
@@ -222,6 +224,17 @@ pub trait Layer: Send + Sync + Debug {
     /// The image this one lies on, as its header says.
     fn backing(&self) -> Option<BackingRef> {
         None
+    }
+
+    /// The host offset that is kept for an unallocated `guest` offset, if there is one, and for how many bytes the answer
+    /// holds.
+    fn reserved(&self, _guest: u64) -> Result<(Option<u64>, u64)> {
+        Ok((None, u64::MAX))
+    }
+
+    /// Whether places were reserved for far more data than was ever written, so that data may be holes.
+    fn is_reserved_in_advance(&self) -> Result<bool> {
+        Ok(false)
     }
 
     /// Everything `info` shows.

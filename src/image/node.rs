@@ -143,6 +143,12 @@ impl Node {
         files
     }
 
+    /// What guest data lies in: the external data file, or the image file itself.
+    pub(super) fn data_child(&self) -> Option<&Child> {
+        let child = |wanted| self.parts.children.iter().find(|(name, _)| *name == wanted).map(|(_, child)| child);
+        child("data-file").or_else(|| child("file"))
+    }
+
     /// Device and inode number of the file behind this image.
     pub fn identity(&self) -> Option<(u64, u64)> {
         match self.parts.children.iter().find(|(name, _)| *name == "file")? {
@@ -222,6 +228,14 @@ impl Child {
                 NodeOptions::from_pairs([("driver", json!(file.driver)), ("filename", json!(file.filename))]).into_map()
             }
             Child::Image(chain) => chain.top().full_options(),
+        }
+    }
+
+    /// The name of the file, or the description of the image.
+    pub fn name(&self) -> &str {
+        match self {
+            Child::File(file) => &file.filename,
+            Child::Image(chain) => &chain.top().filename,
         }
     }
 

@@ -6,11 +6,11 @@
 use super::request::{Request, SnapshotChoice};
 use super::target::{NewTarget, Target};
 use super::watch::Watch;
-use crate::cli::image_opts::image_options;
+use crate::cli::common::image_spec;
 use crate::cli::output;
 use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Kind, Result};
-use crate::image::{Chain, ImageSpec, OpenContext, OpenFlags, bitmaps, open_chain};
+use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
 use crate::{copy, format};
 
@@ -85,17 +85,6 @@ fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch
         output::warn("the independent reader gave up; the target was verified with this program's own reader");
     }
     Ok(())
-}
-
-/// What a user named, as something that can be opened.
-pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<ImageSpec> {
-    if !is_options {
-        return Ok(ImageSpec::name(name, format));
-    }
-    if format.is_some() {
-        return Err(Error::invalid("--image-opts and --format are mutually exclusive"));
-    }
-    Ok(ImageSpec::options(name, image_options(name)?))
 }
 
 fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::overlap;
 use super::request::Request;
-use super::run::image_spec;
+use crate::cli::common::image_spec;
 use crate::cli::create_options::{self, parse_create_options};
 use crate::copy::{Source, Status};
 use crate::error::{Context, Error, Result};

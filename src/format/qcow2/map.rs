@@ -1,7 +1,10 @@
 //! From guest offsets to extents. Specification: "Cluster mapping", "Extended L2 Entries".
 
+use std::sync::Arc;
+
 use super::entry::{L2Entry, Mapping};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
+use super::refcount::Refcounts;
 use super::tables::L2Table;
 use super::{Meta, Qcow2};
 use crate::error::{Error, Result};
@@ -26,6 +29,53 @@ impl Qcow2 {
             base: l1_index * geometry.l2_span(),
         };
         reader.extent(guest, len)
+    }
+}
+
+impl Qcow2 {
+    /// The part of an allocated cluster behind an unallocated subcluster.
+    pub(super) fn reserved_place(&self, guest: u64) -> Result<(Option<u64>, u64)> {
+        let geometry = self.geometry;
+        if !geometry.extended_l2 || self.crypt.is_some() {
+            return Ok((None, u64::MAX));
+        }
+        let mut meta = self.meta();
+        let Some(table) = meta.l1.get(geometry.l1_index(GuestOffset(guest))).table() else {
+            return Ok((None, u64::MAX));
+        };
+        let entry = meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(guest)));
+        let in_cluster = geometry.in_cluster(guest);
+        Ok(match entry.mapping(geometry)? {
+            Mapping::Normal(host) => (Some(host.0 + in_cluster), geometry.cluster_size() - in_cluster),
+            _ => (None, geometry.cluster_size() - in_cluster),
+        })
+    }
+
+    /// Whether clearly more clusters are in use than the file has blocks for, by the reference's measure: more by a
+    /// ninth, and by two at least.
+    pub(super) fn has_unwritten_clusters(&self) -> Result<bool> {
+        let Some(fd) = self.file.fd() else { return Ok(false) };
+        let cluster = self.geometry.cluster_size();
+        let written = crate::storage::allocated(fd)? / cluster;
+        let threshold = (written * 10 / 9).max(written + 2);
+        let end = self.geometry.clusters(self.file.len()?);
+        let mut refcounts = self.read_refcounts()?;
+        let (mut used, mut at) = (0, 0);
+        while at < end && used < threshold {
+            let (refcount, run) = refcounts.get_run(at, end - at)?;
+            used += if refcount > 0 { run } else { 0 };
+            at += run;
+        }
+        Ok(used >= threshold)
+    }
+
+    /// The refcounts as they are on disk.
+    fn read_refcounts(&self) -> Result<Refcounts> {
+        let (offset, clusters) = {
+            let meta = self.meta();
+            (meta.header.refcount_table_offset, meta.header.refcount_table_clusters)
+        };
+        Refcounts::open(Arc::clone(&self.file), self.geometry, HostOffset(offset), u64::from(clusters))
     }
 }
 

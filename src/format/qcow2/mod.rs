@@ -37,7 +37,7 @@ mod txn;
 mod write;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::format::Format;
@@ -80,6 +80,8 @@ struct Qcow2 {
     crypt_info: Option<serde_json::Value>,
     /// The image this one lies on.
     backing: Option<BackingRef>,
+    /// Whether clusters were reserved in advance; looked up when it matters.
+    unwritten: OnceLock<bool>,
     /// Whether it was opened for writing.
     writable: bool,
     /// The tables.
@@ -185,6 +187,18 @@ impl Layer for Qcow2 {
 
     fn map(&self, guest: u64, len: u64) -> Result<Extent> {
         self.map_extent(guest, len)
+    }
+
+    fn reserved(&self, guest: u64) -> Result<(Option<u64>, u64)> {
+        self.reserved_place(guest)
+    }
+
+    fn is_reserved_in_advance(&self) -> Result<bool> {
+        if let Some(known) = self.unwritten.get() {
+            return Ok(*known);
+        }
+        let found = self.has_unwritten_clusters()?;
+        Ok(*self.unwritten.get_or_init(|| found))
     }
 
     fn read(&self, extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! From a file to a [`Qcow2`].
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bitmap::{self, BitmapSet};
 use super::header::Header;
@@ -43,6 +43,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
             .backing_file
             .as_deref()
             .map(|name| BackingRef { filename: text(name), format: header.backing_format.as_deref().map(text) }),
+        unwritten: OnceLock::new(),
         writable: request.flags.write,
         meta: Mutex::new(meta),
     }))

@@ -1,0 +1,76 @@
+//! The options that most commands have, and what they mean: which image, how it is opened, how the result is printed.
+
+use clap::Arg;
+
+use super::args::{Args, flag, parsed, usage_error, value};
+use super::image_opts::image_options;
+use super::output;
+use crate::error::{Error, Result};
+use crate::image::{ImageSpec, OpenContext};
+
+/// How a result is printed (`--output`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Human,
+    /// As JSON.
+    Json,
+}
+
+/// `-f`, the format of an image that exists.
+pub fn format() -> Arg {
+    value("format", "FMT", "The format of the image; without it, the format is probed").short('f').long("format")
+}
+
+/// `-q`.
+pub fn quiet() -> Arg {
+    flag("quiet", "Print no messages besides errors").short('q').long("quiet")
+}
+
+/// `--image-opts`.
+pub fn image_opts() -> Arg {
+    flag("image-opts", "FILENAME is a list of options (driver=...,file.filename=...)").long("image-opts")
+}
+
+/// `-U`.
+pub fn force_share() -> Arg {
+    flag("force-share", "Open the image even if another process is writing to it").short('U').long("force-share")
+}
+
+/// `--output` of the command called `command`.
+pub fn output(command: &'static str) -> Arg {
+    value("output", "human|json", "Print for people (the default) or as JSON").long("output").value_parser(parsed(
+        move |text| match text {
+            "human" => Ok(Output::Human),
+            "json" => Ok(Output::Json),
+            other => Err(usage_error(command, format!("--output expects 'human' or 'json' not '{other}'"))),
+        },
+    ))
+}
+
+/// What a user named, as something that can be opened. `is_options` says that it is a list of options.
+pub fn image_spec(name: &str, is_options: bool, format: Option<&str>) -> Result<ImageSpec> {
+    match (is_options, format) {
+        (false, format) => Ok(ImageSpec::name(name, format)),
+        (true, None) => Ok(ImageSpec::options(name, image_options(name)?)),
+        (true, Some(_)) => Err(Error::invalid("--image-opts and --format are mutually exclusive")),
+    }
+}
+
+impl Args {
+    /// The image `name`, as [`format`] and [`image_opts`] say.
+    pub fn spec(&self, name: &str) -> Result<ImageSpec> {
+        image_spec(name, self.flag("image-opts"), self.text("format"))
+    }
+
+    /// What [`output`] asks for.
+    pub fn output(&self) -> Output {
+        self.get::<Output>("output").copied().unwrap_or_default()
+    }
+
+    /// What opening images needs to know: the secrets, and where warnings go.
+    pub fn context(&self) -> OpenContext {
+        OpenContext { secrets: self.secrets().clone(), warnings: output::WARNINGS, ..OpenContext::default() }
+    }
+}
