@@ -13,7 +13,7 @@ use common::run::{BOTH, Outcome, Tool, program_in};
 use common::{Report, Sandbox, for_all, require_wording};
 
 /// A program that holds an image until it is dropped.
-struct Holder(Child, tempfile::TempDir);
+struct Holder(Child, #[expect(dead_code, reason = "kept until the child is gone")] tempfile::TempDir);
 
 impl Drop for Holder {
     fn drop(&mut self) {

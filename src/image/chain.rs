@@ -1,10 +1,8 @@
 //! A stack of layers: what the guest sees.
 
-use std::os::unix::fs::MetadataExt;
-
+use super::node::file_identity;
 use super::{Extent, ExtentKind, Node};
 use crate::error::Result;
-use crate::text;
 
 /// An opened image and everything it lies on, the top first.
 #[derive(Debug)]
@@ -45,8 +43,8 @@ impl Chain {
 
     /// Whether the existing file called `filename` holds one of these images.
     pub fn contains_file(&self, filename: &str) -> bool {
-        let Ok(info) = std::fs::metadata(text::to_os(filename)) else { return false };
-        self.nodes.iter().any(|node| node.identity() == Some((info.dev(), info.ino())))
+        let Some(identity) = file_identity(filename) else { return false };
+        self.nodes.iter().flat_map(Node::files).any(|(_, file)| file == identity)
     }
 
     /// The virtual size in bytes.
