@@ -13,12 +13,16 @@ use common::run::{BOTH, Outcome, Tool, program_in};
 use common::{Report, Sandbox, for_all, require_wording};
 
 /// A program that holds an image until it is dropped.
-struct Holder(Child, #[expect(dead_code, reason = "kept until the child is gone")] tempfile::TempDir);
+struct Holder {
+    child: Child,
+    /// Where its socket is, if it has one.
+    _sockets: tempfile::TempDir,
+}
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -33,11 +37,12 @@ impl Holder {
         let program = words.next().expect("a program");
         let mut command = Command::new(program);
         command.args(words).current_dir(sandbox.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut holder = Holder(command.stderr(Stdio::null()).spawn().expect("the holder starts"), sockets);
+        let child = command.stderr(Stdio::null()).spawn().expect("the holder starts");
+        let mut holder = Holder { child, _sockets: sockets };
         if program == "qemu-io" {
-            let ask = holder.0.stdin.as_mut().expect("a pipe").write_all(b"read 0 512\n");
+            let ask = holder.child.stdin.as_mut().expect("a pipe").write_all(b"read 0 512\n");
             ask.expect("the holder listens");
-            let mut lines = BufReader::new(holder.0.stdout.take().expect("a pipe")).lines();
+            let mut lines = BufReader::new(holder.child.stdout.take().expect("a pipe")).lines();
             let ready = lines.any(|line| line.is_ok_and(|line| line.contains("read 512/512")));
             assert!(ready, "{line} cannot open the image");
         } else {
@@ -209,10 +214,10 @@ fn a_conversion_holds_its_images_alike() {
         command.args(["convert", "-n", "-r", "64k", "-f", "qcow2", "-O", "qcow2", "disk", "out"]);
         sandbox.reference("create -q -f qcow2 out 2M").expect_ok("the target");
         let child = command.current_dir(sandbox.path()).spawn().expect("the conversion starts");
-        let mut held = Holder(child, tempfile::tempdir().expect("a folder"));
+        let mut held = Holder { child, _sockets: tempfile::tempdir().expect("a folder") };
         std::thread::sleep(Duration::from_millis(700));
         let outcomes: Vec<_> = COMERS.iter().map(|(program, args)| program_in(sandbox.path(), program, args)).collect();
-        assert!(matches!(held.0.try_wait(), Ok(None)), "the conversion has already ended");
+        assert!(matches!(held.child.try_wait(), Ok(None)), "the conversion has already ended");
         outcomes
     });
     let mut report = Report::new("locks of a conversion");

@@ -1,32 +1,16 @@
 //! New images, side by side with those the reference makes of the same options.
 
 use std::path::Path;
-use std::process::{Command, Output};
 
 use super::*;
 use crate::crypto::{Secret, Secrets};
 use crate::format::CreateOptions;
+use crate::format::qcow2::testing::{Done, available, tool};
 use crate::image::OpenContext;
 use crate::storage::MemStorage;
 
-fn run(program: &str, arguments: &[&str]) -> Output {
-    for _ in 0..50 {
-        let output = Command::new(format!("/usr/bin/{program}")).args(arguments).output().unwrap();
-        // A process that another test is just starting still holds our descriptors, and with them our locks.
-        if !String::from_utf8_lossy(&output.stderr).contains("lock") {
-            return output;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("{program} {arguments:?} finds the image locked");
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-fn available() -> bool {
-    Path::new("/usr/bin/qemu-img").exists()
+fn run(program: &str, arguments: &[&str]) -> Done {
+    tool(Path::new("/"), program, arguments)
 }
 
 fn context() -> OpenContext {
@@ -59,7 +43,7 @@ fn ours(filename: &str, list: &str, size: u64) -> Result<()> {
     panic!("{filename} stays locked");
 }
 
-fn theirs(filename: &str, list: &str, size: u64) -> Output {
+fn theirs(filename: &str, list: &str, size: u64) -> Done {
     let size = size.to_string();
     let mut arguments = vec!["create", "-q", "--object", "secret,id=s0,data=abc", "-u", "-f", "qcow2"];
     if !list.is_empty() {
@@ -98,7 +82,7 @@ fn plain_images_are_the_reference_s_byte_for_byte() {
                 continue; // the L1 table needs more refcount blocks, which lie in another order
             }
             let made = theirs(&path("theirs"), list, size);
-            assert!(made.status.success(), "{list}: {}", text(&made));
+            assert!(made.code == 0, "{list}: {}", made.text);
             ours(&path("ours"), list, size).unwrap();
             let (a, b) = (std::fs::read(path("ours")).unwrap(), std::fs::read(path("theirs")).unwrap());
             let differs = a.iter().zip(&b).position(|(a, b)| a != b);
@@ -137,7 +121,7 @@ fn picture(path: &str, dir: &Path, luks: bool) -> Vec<String> {
     } else {
         run("qemu-img", &["check", "-f", "qcow2", "--output=json", path])
     };
-    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap_or_else(|_| panic!("{}", text(&check)));
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap_or_else(|_| panic!("{}", check.text));
     assert_eq!((check.get("leaks"), check.get("corruptions")), (None, None), "{check}");
     let info = run("qemu-img", &["info", "-f", "qcow2", "--output=json", path]);
     let mut info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
@@ -177,7 +161,7 @@ fn preallocated_and_other_images_look_like_the_reference_s() {
         for size in [128 << 10, 10 << 20] {
             let _ = std::fs::remove_file(dir.path().join("data"));
             let made = theirs(&path, &list, size);
-            assert!(made.status.success(), "{list}: {}", text(&made));
+            assert!(made.code == 0, "{list}: {}", made.text);
             let expected = picture(&path, dir.path(), list.contains("luks"));
             let _ = std::fs::remove_file(dir.path().join("data"));
             ours(&path, &list, size).unwrap();
@@ -231,7 +215,7 @@ fn what_cannot_be_is_refused_in_the_reference_s_words() {
         let made = theirs(&path, list, 1 << 20);
         std::fs::write(&path, b"precious").unwrap();
         let error = ours(&path, list, 1 << 20).unwrap_err();
-        assert_eq!(text(&made).trim_end(), format!("qemu-img: {path}: {error}"), "{list}");
+        assert_eq!(made.text.trim_end(), format!("qemu-img: {path}: {error}"), "{list}");
         if !list.contains("/nowhere/data") {
             assert_eq!(std::fs::read(&path).unwrap(), b"precious", "{list}");
         }

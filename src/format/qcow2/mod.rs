@@ -33,6 +33,8 @@ mod refcount;
 mod repair;
 mod snapshot;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod txn;
 mod write;
 

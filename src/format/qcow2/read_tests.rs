@@ -1,14 +1,9 @@
 //! Reading images that the reference made, compared with what the reference reads out of them.
 
 use std::path::Path;
-use std::process::Command;
 
+use crate::format::qcow2::testing::expect;
 use crate::image::{ImageSpec, OpenContext, OpenFlags, open_chain};
-
-fn tool(name: &str, args: &[&str], dir: &Path) {
-    let output = Command::new(name).args(args).current_dir(dir).output().expect("the tool starts");
-    assert!(output.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Writes of all sizes over zeros, data, compressed clusters and holes.
 const WRITES: &[&str] = &[
@@ -30,14 +25,14 @@ fn compare(dir: &Path, options: &str, compressed: bool) {
     // Names of data files are taken as they stand, relative to the current folder: an absolute one suits any.
     let options = options.replace("d.raw", dir.join("d.raw").to_str().expect("a plain path"));
     let option = format!("cluster_size=65536,{options}");
-    tool("qemu-img", &["create", "-q", "-f", "qcow2", "-o", option.trim_end_matches(','), "i.qcow2", "5M"], dir);
+    expect(dir, "qemu-img", &["create", "-q", "-f", "qcow2", "-o", option.trim_end_matches(','), "i.qcow2", "5M"]);
     if compressed {
-        tool("qemu-io", &["-c", "write -c -P 9 0 2M", "-c", "write -c -P 7 4M 1M", "i.qcow2"], dir);
+        expect(dir, "qemu-io", &["-c", "write -c -P 9 0 2M", "-c", "write -c -P 7 4M 1M", "i.qcow2"]);
     }
     for write in WRITES {
-        tool("qemu-io", &["-c", write, "i.qcow2"], dir);
+        expect(dir, "qemu-io", &["-c", write, "i.qcow2"]);
     }
-    tool("qemu-img", &["convert", "-O", "raw", "i.qcow2", "o.raw"], dir);
+    expect(dir, "qemu-img", &["convert", "-O", "raw", "i.qcow2", "o.raw"]);
     let expected = std::fs::read(dir.join("o.raw")).expect("the reference wrote it");
     let name = image.to_str().expect("a plain path");
     let chain = open_chain(&ImageSpec::name(name, None), OpenFlags::READ, &OpenContext::default());

@@ -1,34 +1,11 @@
 //! Bitmaps that record our writes, compared with those that record the reference's.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
-use crate::format::OpenRequest;
-use crate::format::qcow2::open;
-use crate::image::{Layer, OpenContext, OpenFlags, Options, Payload, Place, ZeroFlags};
+use crate::format::qcow2::testing::{available, expect, open_storage};
+use crate::image::{Layer, OpenFlags, Payload, Place, ZeroFlags};
 use crate::storage::{MemStorage, Storage};
-
-fn tool(dir: &Path, name: &str, args: &[&str]) -> (i32, String) {
-    let output = Command::new(name).args(args).current_dir(dir).output().expect("the tool starts");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
-}
-
-fn open_image(storage: Arc<dyn Storage>, flags: OpenFlags) -> Box<dyn Layer> {
-    let (mut options, mut data_file) = (Options::new(), None);
-    let request = OpenRequest {
-        storage,
-        filename: "i",
-        options: &mut options,
-        flags,
-        probed: false,
-        context: &OpenContext::default(),
-        data_file: &mut data_file,
-        nesting: 0,
-    };
-    open::open(request).expect("a sound image")
-}
 
 fn load(path: &Path) -> Arc<MemStorage> {
     Arc::new(MemStorage::new(std::fs::read(path).expect("the image")))
@@ -36,7 +13,7 @@ fn load(path: &Path) -> Arc<MemStorage> {
 
 /// All bitmaps: name, flags and bits.
 fn bitmaps(storage: Arc<dyn Storage>) -> Vec<(String, Vec<&'static str>, Vec<u8>)> {
-    let layer = open_image(storage, OpenFlags::READ);
+    let layer = open_storage(storage, OpenFlags::READ).expect("a sound image");
     let bitmaps = layer.bitmaps().expect("version 3");
     let bits = |name: &str| bitmaps.read(name).expect("sound");
     bitmaps.list().into_iter().map(|info| (info.name.clone(), info.flags, bits(&info.name))).collect()
@@ -63,7 +40,7 @@ fn write(layer: &dyn Layer, command: &str, guest: u64, len: u64) {
 
 #[test]
 fn writes_are_recorded_as_by_the_reference() {
-    if Command::new("qemu-img").arg("--version").output().is_err() {
+    if !available() {
         return;
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -71,10 +48,7 @@ fn writes_are_recorded_as_by_the_reference() {
     for cluster in ["512", "4k", "64k"] {
         let options = format!("cluster_size={cluster}");
         let (image, other) = (dir.join("i"), dir.join("o"));
-        let run = |name: &str, line: &str| {
-            let (code, text) = tool(dir, name, &line.split('|').collect::<Vec<_>>());
-            assert_eq!(code, 0, "{name} {line}: {text}");
-        };
+        let run = |name: &str, line: &str| expect(dir, name, &line.split('|').collect::<Vec<_>>());
         let _ = std::fs::remove_file(&image);
         run("qemu-img", &format!("create|-q|-f|qcow2|-o|{options}|i|10M"));
         run("qemu-img", "bitmap|--add|i|coarse");
@@ -86,7 +60,7 @@ fn writes_are_recorded_as_by_the_reference() {
             run("qemu-io", &format!("-c|{command} {guest} {len}|o"));
         }
         let memory = load(&image);
-        let layer = open_image(Arc::clone(&memory) as _, OpenFlags::WRITE);
+        let layer = open_storage(Arc::clone(&memory) as _, OpenFlags::WRITE).expect("a sound image");
         for (round, (command, guest, len)) in WRITES.into_iter().enumerate() {
             write(&*layer, command, guest, len);
             let flags = bitmaps(Arc::clone(&memory) as _).into_iter().map(|(_, flags, _)| flags).collect::<Vec<_>>();

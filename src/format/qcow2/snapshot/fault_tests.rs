@@ -2,73 +2,37 @@
 //! often than it is used.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::OpenRequest;
-use crate::format::qcow2::open;
-use crate::image::{ExtentKind, Layer, OpenContext, OpenFlags, Options, Snapshots};
+use crate::format::qcow2::testing::{Done, available, expect, open_storage, read_all, tool};
+use crate::image::{OpenFlags, Snapshots};
 use crate::storage::fault::{Event, FaultStorage, Op, after_crash};
 use crate::storage::{MemStorage, Storage};
-
-fn tool(dir: &Path, name: &str, args: &[&str]) -> (i32, String) {
-    let output = Command::new(name).args(args).current_dir(dir).output().expect("the tool starts");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
-}
 
 /// An image with two snapshots and writes before, between and after them.
 fn image(dir: &Path, options: &str) -> Vec<u8> {
     let write = |commands: &[&str]| {
         let args: Vec<_> = commands.iter().flat_map(|command| ["-c", command]).chain(["i"]).collect();
-        assert_eq!(tool(dir, "qemu-io", &args).0, 0);
+        expect(dir, "qemu-io", &args);
     };
     let _ = std::fs::remove_file(dir.join("i"));
-    assert_eq!(tool(dir, "qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, "i", "2M"]).0, 0);
+    expect(dir, "qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, "i", "2M"]);
     write(&["write -P 1 0 300k", "write -c -P 2 512k 64k", "write -z 640k 64k"]);
-    assert_eq!(tool(dir, "qemu-img", &["snapshot", "-c", "one", "i"]).0, 0);
+    expect(dir, "qemu-img", &["snapshot", "-c", "one", "i"]);
     write(&["write -P 3 100k 300k", "write -P 4 1500k 50k"]);
-    assert_eq!(tool(dir, "qemu-img", &["snapshot", "-c", "two", "i"]).0, 0);
+    expect(dir, "qemu-img", &["snapshot", "-c", "two", "i"]);
     write(&["write -P 5 200k 10k", "write -P 6 1M 100k"]);
     std::fs::read(dir.join("i")).expect("the image")
 }
 
-fn open_image(storage: Arc<dyn Storage>, flags: OpenFlags) -> Result<Box<dyn Layer>> {
-    let (mut options, mut data_file) = (Options::new(), None);
-    open::open(OpenRequest {
-        storage,
-        filename: "i",
-        options: &mut options,
-        flags,
-        probed: false,
-        context: &OpenContext::default(),
-        data_file: &mut data_file,
-        nesting: 0,
-    })
-}
-
-fn read_all(layer: &dyn Layer) -> Result<Vec<u8>> {
-    let mut all = vec![0; layer.size() as usize];
-    let mut at = 0;
-    while at < layer.size() {
-        let extent = layer.map(at, layer.size() - at)?;
-        let part = &mut all[at as usize..(at + extent.len) as usize];
-        if !matches!(extent.kind, ExtentKind::Zero { .. } | ExtentKind::Unallocated) {
-            layer.read(&extent, at, part)?;
-        }
-        at += extent.len;
-    }
-    Ok(all)
-}
-
 /// What the disk and each snapshot hold, by name; the disk's name is empty.
 fn contents(storage: &Arc<dyn Storage>) -> Result<Vec<(String, Vec<u8>)>> {
-    let layer = open_image(Arc::clone(storage), OpenFlags::READ)?;
+    let layer = open_storage(Arc::clone(storage), OpenFlags::READ)?;
     let names: Vec<_> = layer.snapshots().expect("qcow2 has them").list()?.into_iter().map(|info| info.name).collect();
     let mut found = vec![(String::new(), read_all(&*layer)?)];
     for name in names {
-        let layer = open_image(Arc::clone(storage), OpenFlags::READ)?;
+        let layer = open_storage(Arc::clone(storage), OpenFlags::READ)?;
         layer.snapshots().expect("qcow2 has them").view(None, Some(&name))?;
         found.push((name, read_all(&*layer)?));
     }
@@ -121,7 +85,7 @@ fn verify(
         return Err(format!("holds something else: {names:?}"));
     }
     std::fs::write(dir.join("o"), bytes).expect("a temporary file");
-    let (code, text) = tool(dir, "qemu-img", &["check", "-f", "qcow2", "o"]);
+    let Done { code, text, .. } = tool(dir, "qemu-img", &["check", "-f", "qcow2", "o"]);
     let harmless = |line: &str| !line.starts_with("ERROR") || (!clean && line.starts_with("ERROR OFLAG_COPIED"));
     if code == 1 || !text.lines().all(harmless) {
         return Err(format!("check: {code} {text}"));
@@ -129,83 +93,72 @@ fn verify(
     Ok(())
 }
 
-fn available() -> bool {
-    Command::new("qemu-img").arg("--version").output().is_ok()
-}
-
 const OPTIONS: [&str; 3] = ["cluster_size=64k", "cluster_size=4k", "cluster_size=16k,extended_l2=on"];
 
-#[test]
-fn a_crash_loses_nothing() {
+/// Images of every layout, each operation on each of them: folder for files, options, operation, the image's bytes, and
+/// what it holds.
+fn each_case(mut body: impl FnMut(&Path, &str, Case, &[u8], &[(String, Vec<u8>)])) {
     if !available() {
         return;
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let mut cuts = 0;
     for options in OPTIONS {
         let initial = image(dir.path(), options);
         let start: Arc<dyn Storage> = Arc::new(MemStorage::new(initial.clone()));
         let before = contents(&start).expect("readable");
         for case in CASES {
-            let recorder = Arc::new(FaultStorage::new(Arc::new(MemStorage::new(initial.clone()))));
-            let layer = open_image(Arc::clone(&recorder) as _, OpenFlags::WRITE).expect("it opens");
-            case.run(layer.snapshots().expect("qcow2 has them")).expect("nothing fails");
-            let events = recorder.events();
-            cuts += events.iter().filter(|event| matches!(event, Event::SetLen(_))).count();
-            let after = case.after(&before);
-            for at in 0..=events.len() {
-                for seed in [0, 1, 77, 12345] {
-                    let storage = Arc::new(after_crash(&initial, &events, at, seed).expect("in memory"));
-                    let bytes = storage.to_vec();
-                    let verdict = verify(dir.path(), storage, &bytes, [&before, &after], false);
-                    assert_eq!(
-                        verdict,
-                        Ok(()),
-                        "{options} {case:?} cut off after {at} of {}, seed {seed}",
-                        events.len()
-                    );
-                }
-            }
+            body(dir.path(), options, case, &initial, &before);
         }
     }
-    assert!(cuts > 0, "the file becomes shorter in some of these cases");
+}
+
+#[test]
+fn a_crash_loses_nothing() {
+    let mut cuts = 0;
+    each_case(|dir, options, case, initial, before| {
+        let recorder = Arc::new(FaultStorage::new(Arc::new(MemStorage::new(initial.to_vec()))));
+        let layer = open_storage(Arc::clone(&recorder) as _, OpenFlags::WRITE).expect("it opens");
+        case.run(layer.snapshots().expect("qcow2 has them")).expect("nothing fails");
+        let events = recorder.events();
+        cuts += events.iter().filter(|event| matches!(event, Event::SetLen(_))).count();
+        let after = case.after(before);
+        for at in 0..=events.len() {
+            for seed in [0, 1, 77, 12345] {
+                let storage = Arc::new(after_crash(initial, &events, at, seed).expect("in memory"));
+                let bytes = storage.to_vec();
+                let verdict = verify(dir, storage, &bytes, [before, &after], false);
+                assert_eq!(verdict, Ok(()), "{options} {case:?} cut off after {at} of {}, seed {seed}", events.len());
+            }
+        }
+    });
+    assert!(cuts > 0 || !available(), "the file becomes shorter in some of these cases");
 }
 
 #[test]
 fn a_failed_request_loses_nothing() {
-    if !available() {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    for options in OPTIONS {
-        let initial = image(dir.path(), options);
-        let start: Arc<dyn Storage> = Arc::new(MemStorage::new(initial.clone()));
-        let before = contents(&start).expect("readable");
-        for case in CASES {
-            let after = case.after(&before);
-            for op in [Op::Read, Op::Write, Op::Flush, Op::Zero, Op::SetLen] {
-                for (nth, lasting) in (1..200).flat_map(|nth| [(nth, false), (nth, true)]) {
-                    let memory = Arc::new(MemStorage::new(initial.clone()));
-                    let faulty = Arc::new(FaultStorage::new(Arc::clone(&memory) as _));
-                    let layer = open_image(Arc::clone(&faulty) as _, OpenFlags::WRITE).expect("it opens");
-                    match lasting {
-                        true => faulty.fail_from(op, nth, libc::EIO),
-                        false => faulty.fail(op, nth, libc::EIO),
-                    }
-                    let count = faulty.count(op);
-                    let result = case.run(layer.snapshots().expect("qcow2 has them"));
-                    let what = format!("{options} {case:?} with {op:?} {nth} failing, lasting {lasting}: {result:?}");
-                    let bytes = memory.to_vec();
-                    // One failure can be undone; a disk that fails for good leaves flags as they happen to be.
-                    let verdict =
-                        verify(dir.path(), memory, &bytes, [&before, &after], !lasting && case != Case::Delete);
-                    assert_eq!(verdict, Ok(()), "{what}");
-                    if faulty.count(op) < count + nth {
-                        assert!(result.is_ok(), "{what}");
-                        break;
-                    }
+    each_case(|dir, options, case, initial, before| {
+        let after = case.after(before);
+        for op in [Op::Read, Op::Write, Op::Flush, Op::Zero, Op::SetLen] {
+            for (nth, lasting) in (1..200).flat_map(|nth| [(nth, false), (nth, true)]) {
+                let memory = Arc::new(MemStorage::new(initial.to_vec()));
+                let faulty = Arc::new(FaultStorage::new(Arc::clone(&memory) as _));
+                let layer = open_storage(Arc::clone(&faulty) as _, OpenFlags::WRITE).expect("it opens");
+                match lasting {
+                    true => faulty.fail_from(op, nth, libc::EIO),
+                    false => faulty.fail(op, nth, libc::EIO),
+                }
+                let count = faulty.count(op);
+                let result = case.run(layer.snapshots().expect("qcow2 has them"));
+                let what = format!("{options} {case:?} with {op:?} {nth} failing, lasting {lasting}: {result:?}");
+                let bytes = memory.to_vec();
+                // One failure can be undone; a disk that fails for good leaves flags as they happen to be.
+                let verdict = verify(dir, memory, &bytes, [before, &after], !lasting && case != Case::Delete);
+                assert_eq!(verdict, Ok(()), "{what}");
+                if faulty.count(op) < count + nth {
+                    assert!(result.is_ok(), "{what}");
+                    break;
                 }
             }
         }
-    }
+    });
 }

@@ -2,33 +2,19 @@
 //! corrupt, and at worst space is lost.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use super::super::create::write_image;
 use super::super::options;
 use crate::crypto::Secrets;
 use crate::error::Result;
-use crate::format::{CreateOptions, OpenRequest, qcow2};
-use crate::image::{Layer, OpenContext, OpenFlags, Options, Payload, Place, ZeroFlags};
+use crate::format::CreateOptions;
+use crate::format::qcow2::testing::{available, open_storage, read_all, tool};
+use crate::image::{Layer, OpenFlags, Payload, Place, ZeroFlags};
 use crate::storage::fault::{FaultStorage, Op, after_crash};
 use crate::storage::{MemStorage, Storage};
 
 const SIZE: u64 = 1 << 20;
-
-fn open(storage: Arc<dyn Storage>, flags: OpenFlags) -> Result<Box<dyn Layer>> {
-    let (mut options, context) = (Options::new(), OpenContext::default());
-    (qcow2::FORMAT.open)(OpenRequest {
-        storage,
-        filename: "image",
-        options: &mut options,
-        flags,
-        probed: false,
-        context: &context,
-        data_file: &mut None,
-        nesting: 0,
-    })
-}
 
 fn new_image(list: &[(&str, &str)]) -> Vec<u8> {
     let mut options = CreateOptions::default();
@@ -48,17 +34,6 @@ fn write(layer: &dyn Layer, guest: u64, data: &[u8]) -> Result<()> {
     pending.commit()
 }
 
-fn read(layer: &dyn Layer) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE as usize];
-    let mut at = 0;
-    while at < SIZE {
-        let extent = layer.map(at, SIZE - at).unwrap();
-        layer.read(&extent, at, &mut bytes[at as usize..(at + extent.len) as usize]).unwrap();
-        at += extent.len;
-    }
-    bytes
-}
-
 /// A moment after which everything in `model` must survive, except for what has been touched since.
 struct Promise {
     events: usize,
@@ -69,7 +44,7 @@ struct Promise {
 
 /// Some changes to an image with data and a snapshot; returns what the disk held before them, and the promises.
 fn scenario(storage: &Arc<FaultStorage>, inner: &MemStorage, unit: u64, seed: u64) -> (Vec<u8>, Vec<Promise>) {
-    let layer = open(Arc::clone(storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
+    let layer = open_storage(Arc::clone(storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
     let mut model = vec![0; SIZE as usize];
     model[..SIZE as usize / 2].fill(0x11);
     write(&*layer, 0, &model[..SIZE as usize / 2]).unwrap();
@@ -108,24 +83,14 @@ fn scenario(storage: &Arc<FaultStorage>, inner: &MemStorage, unit: u64, seed: u6
 
 /// The reference finds nothing worse than leaks.
 fn check(bytes: &[u8], dir: &Path, what: &str) {
-    let path = dir.join("crashed.qcow2");
-    std::fs::write(&path, bytes).unwrap();
-    for _ in 0..50 {
-        let output = Command::new("/usr/bin/qemu-img").args(["check", "-f", "qcow2"]).arg(&path).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        if text.contains("lock\n") {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            continue;
-        }
-        assert!(matches!(output.status.code(), Some(0 | 3)), "{what}: {text}");
-        return;
-    }
-    panic!("locked");
+    std::fs::write(dir.join("crashed.qcow2"), bytes).unwrap();
+    let done = tool(dir, "qemu-img", &["check", "-f", "qcow2", "crashed.qcow2"]);
+    assert!(matches!(done.code, 0 | 3), "{what}: {}", done.text);
 }
 
 fn survive(list: &[(&str, &str)], unit: u64, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
-    let reference = Path::new("/usr/bin/qemu-img").exists();
+    let reference = available();
     let inner = Arc::new(MemStorage::new(new_image(list)));
     let storage = Arc::new(FaultStorage::new(Arc::clone(&inner) as Arc<dyn Storage>));
     let (initial, promises) = scenario(&storage, &inner, unit, seed);
@@ -138,10 +103,11 @@ fn survive(list: &[(&str, &str)], unit: u64, seed: u64) {
             let what = format!("{list:?} seed {seed} at {at} of {} luck {luck}", events.len());
             let state = after_crash(&initial, &events, at, luck + if luck > 1 { at as u64 * 4 } else { 0 }).unwrap();
             let bytes = state.to_vec();
-            let layer = open(Arc::new(state), OpenFlags::READ).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let layer =
+                open_storage(Arc::new(state), OpenFlags::READ).unwrap_or_else(|error| panic!("{what}: {error}"));
             let promise = promises.iter().rev().find(|promise| promise.events <= at).unwrap_or(last);
             let mut expected = promise.model.clone();
-            let mut found = read(&*layer);
+            let mut found = read_all(&*layer).unwrap();
             for (_, range) in promise.touched.iter().filter(|(began, _)| *began <= at) {
                 expected[range.clone()].fill(0);
                 found[range.clone()].fill(0);
@@ -149,7 +115,7 @@ fn survive(list: &[(&str, &str)], unit: u64, seed: u64) {
             let differs = found.iter().zip(&expected).position(|(a, b)| a != b);
             assert_eq!(differs, None, "{what}");
             layer.snapshots().unwrap().view(None, Some("kept")).unwrap();
-            let kept = read(&*layer);
+            let kept = read_all(&*layer).unwrap();
             let half = SIZE as usize / 2;
             assert!(
                 kept[..half].iter().all(|b| *b == 0x11) && kept[half..].iter().all(|b| *b == 0),
@@ -172,12 +138,12 @@ fn a_power_failure_costs_nothing_but_space() {
 
 #[test]
 fn a_failing_disk_leaves_a_valid_image() {
-    let reference = Path::new("/usr/bin/qemu-img").exists();
+    let reference = available();
     let dir = tempfile::tempdir().unwrap();
     for (op, nth) in (1..60).step_by(3).flat_map(|nth| [(Op::Write, nth), (Op::Flush, nth), (Op::Read, nth)]) {
         let inner = Arc::new(MemStorage::new(new_image(&[("cluster_size", "4096")])));
         let storage = Arc::new(FaultStorage::new(Arc::clone(&inner) as Arc<dyn Storage>));
-        let layer = open(Arc::clone(&storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
+        let layer = open_storage(Arc::clone(&storage) as Arc<dyn Storage>, OpenFlags::WRITE).unwrap();
         write(&*layer, 0, &vec![1; 512 << 10]).unwrap();
         layer.flush().unwrap();
         layer.snapshots().unwrap().create("kept").unwrap();

@@ -2,9 +2,9 @@
 //! must be what a plain array of bytes says.
 
 use std::path::Path;
-use std::process::Command;
 
 use crate::error::Kind;
+use crate::format::qcow2::testing::{available, expect};
 use crate::image::{ImageSpec, Layer, OpenContext, OpenFlags, Payload, Place, ZeroFlags, open_layer};
 
 const SIZE: u64 = 3 * 1024 * 1024 + 512 * 3;
@@ -25,31 +25,9 @@ impl Noise {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> (bool, String) {
-    for _ in 0..50 {
-        let output = Command::new(format!("/usr/bin/{program}")).args(arguments).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        // A process that another test is just starting still holds our descriptors, and with them our locks.
-        if !text.contains("lock\n") {
-            return (output.status.success(), text);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    panic!("{program} {arguments:?} finds the image locked");
-}
-
+/// Paths are absolute here.
 fn reference(program: &str, arguments: &[&str]) -> String {
-    let (good, text) = run(program, arguments);
-    assert!(good, "{program} {arguments:?}: {text}");
-    text
-}
-
-fn available() -> bool {
-    let found = Path::new("/usr/bin/qemu-img").exists() && Path::new("/usr/bin/qemu-io").exists();
-    if !found {
-        eprintln!("not run: the reference is not installed");
-    }
-    found
+    expect(Path::new("/"), program, arguments)
 }
 
 fn open(path: &str) -> Box<dyn Layer> {
@@ -141,8 +119,8 @@ fn step(layer: &dyn Layer, noise: &mut Noise, model: &mut [u8], compress: bool) 
 
 fn check(path: &str, model: &[u8], what: &str) {
     let raw = format!("{path}.raw");
-    let (good, text) = run("qemu-img", &["check", "-f", "qcow2", path]);
-    assert!(good && text.contains("No errors were found"), "{what}: {text}");
+    let text = reference("qemu-img", &["check", "-f", "qcow2", path]);
+    assert!(text.contains("No errors were found"), "{what}: {text}");
     reference("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", path, &raw]);
     let bytes = std::fs::read(&raw).unwrap();
     let differs = bytes.iter().zip(model).position(|(a, b)| a != b);
