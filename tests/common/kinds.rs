@@ -269,7 +269,12 @@ fn backing(kinds: &mut Vec<Kind>) {
         $Q create -q -f qcow2 -b 'json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"b.raw\"}}' -F raw disk 9438720\nio qcow2 disk 'write -P 1 64k 64k'"));
     kinds.push(kind("over-json-window", Qcow2, "cp $base b.raw\n\
         $Q create -q -f qcow2 -u -b 'json:{\"driver\":\"raw\",\"offset\":1048576,\"size\":2097152,\"file\":{\"driver\":\"file\",\"filename\":\"b.raw\"}}' -F raw disk 4M\nio qcow2 disk 'write -P 1 64k 64k'"));
-    kinds.push(kind("over-absolute", Qcow2, "mk ''; mv disk /tmp/qemu-img-rs-absolute.qcow2\n$Q create -q -f qcow2 -b /tmp/qemu-img-rs-absolute.qcow2 -F qcow2 disk"));
+    // Copies of the image share the backing file in this folder; nobody writes to it.
+    kinds.push(kind(
+        "over-absolute",
+        Qcow2,
+        "mk ''; mv disk b.qcow2\n$Q create -q -f qcow2 -b \"$PWD/b.qcow2\" -F qcow2 disk",
+    ));
     kinds.push(kind(
         "over-file-url",
         Qcow2,
