@@ -40,19 +40,20 @@ pub enum Reader {
     OwnInstead,
 }
 
-/// Compares the whole of `source` with `target`. Fails where they differ.
+/// Compares the whole of `source` with `target`. Fails where they differ. `target` should be freshly opened: tables that
+/// the copy left in memory say nothing about those in the file.
 pub fn verify(source: &Source<'_>, target: &Chain, monitor: &dyn Monitor) -> Result<Reader> {
-    if !is_known_to_second_reader(target)? {
-        compare(source, target, monitor, &mut |guest, buf| target.read(guest, buf).map(|()| true))?;
-        return Ok(Reader::Own);
+    let known = is_known_to_second_reader(target)?;
+    if known {
+        let mut second = SecondReader::start(Arc::clone(target.top().layer.storage()), source.size());
+        let mut read = |guest: u64, buf: &mut [u8]| Ok(second.read(guest, buf));
+        if compare(source, target, monitor, Reader::Independent, &mut read)? {
+            return Ok(Reader::Independent);
+        }
     }
-    let mut second = SecondReader::start(Arc::clone(target.top().layer.storage()), source.size());
-    let complete = compare(source, target, monitor, &mut |guest, buf| Ok(second.read(guest, buf)))?;
-    if complete {
-        return Ok(Reader::Independent);
-    }
-    compare(source, target, monitor, &mut |guest, buf| target.read(guest, buf).map(|()| true))?;
-    Ok(Reader::OwnInstead)
+    let reader = if known { Reader::OwnInstead } else { Reader::Own };
+    compare(source, target, monitor, reader, &mut |guest, buf| target.read(guest, buf).map(|()| true))?;
+    Ok(reader)
 }
 
 /// Plain and zlib-compressed images of their own, with clusters that are not tiny.
@@ -75,6 +76,7 @@ fn compare(
     source: &Source<'_>,
     target: &Chain,
     monitor: &dyn Monitor,
+    reader: Reader,
     read: &mut dyn FnMut(u64, &mut [u8]) -> Result<bool>,
 ) -> Result<bool> {
     let mut wanted = AlignedBuf::new(WINDOW as usize);
@@ -95,16 +97,31 @@ fn compare(
             return Ok(false);
         }
         if wanted != found {
-            let first = wanted.iter().zip(found.iter()).position(|(a, b)| a != b).unwrap_or(0) as u64;
-            let what = if is_zero(found) { " (zeros instead of data)" } else { "" };
-            return Err(Error::corrupt(format!(
-                "Verification failed: the target differs from the source at byte {}{what}",
-                at + first
-            )));
+            return Err(difference(at, wanted, found, target, reader));
         }
         at += len as u64;
     }
     Ok(true)
+}
+
+/// Says where the first difference in a window is and who read it; of what the independent implementation read, also
+/// whether our own reader sees it: then the data is wrong, otherwise the two disagree about the image.
+fn difference(at: u64, wanted: &[u8], found: &[u8], target: &Chain, reader: Reader) -> Error {
+    let first = wanted.iter().zip(found).position(|(a, b)| a != b).unwrap_or(0);
+    let block = first & !4095;
+    let zeros = if is_zero(&found[block..found.len().min(block + 4096)]) { " (zeros instead of data)" } else { "" };
+    let by = match reader {
+        Reader::Own | Reader::OwnInstead => "read by this program",
+        Reader::Independent => {
+            let mut own = vec![0; found.len()];
+            match target.read(at, &mut own) {
+                Ok(()) if own == wanted => "read by qcow2-rs; read by this program it is equal",
+                _ => "read by qcow2-rs and by this program",
+            }
+        }
+    };
+    let byte = at + first as u64;
+    Error::corrupt(format!("Verification failed: the target differs from the source at byte {byte}{zeros}, {by}"))
 }
 
 /// The length of a long run of whole windows at `at` that are holes in the tables of both.

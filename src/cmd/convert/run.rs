@@ -53,7 +53,7 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     let source = Source::new(&chains, backed);
     let options = copy_options(request, &target.chain, backed);
     copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
-    let Target { chain, guard } = target;
+    let Target { chain, spec, guard } = target;
     let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
     flush()?;
     if request.bitmaps {
@@ -63,7 +63,10 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         flush()?;
     }
     if request.verify {
-        verify(request, &chains, &chain, watch)?;
+        // Opened anew, as what is in memory of the tables could be right where the file is wrong; the lock stays held.
+        let again = open_chain(&spec, OpenFlags { share: true, cache, ..OpenFlags::READ }, context)
+            .context(|| format!("'{}' is not what it should be", request.target))?;
+        verify(request, &chains, &again, watch)?;
     }
     drop(chain);
     guard.keep();

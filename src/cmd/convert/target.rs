@@ -19,6 +19,8 @@ use crate::storage::UnfinishedFiles;
 pub struct Target {
     /// The image and its backing files.
     pub chain: Chain,
+    /// What it was opened by.
+    pub spec: ImageSpec,
     /// Removes what this run has created, should it fail.
     pub guard: UnfinishedFiles,
 }
@@ -140,8 +142,9 @@ impl NewTarget {
         let guard = UnfinishedFiles::collect();
         create(CreateRequest { filename: &self.filename, size: self.size, options: &self.options, context })
             .context(converting)?;
-        let chain = open_chain(&self.spec(name)?, flags, context)?;
-        Ok(Target { chain, guard })
+        let spec = self.spec(name)?;
+        let chain = open_chain(&spec, flags, context)?;
+        Ok(Target { chain, spec, guard })
     }
 
     /// Opens the backing file, so that what is wrong with it is known before the target is touched.
@@ -191,7 +194,7 @@ impl Target {
         if request.compress && layer.compressor().is_some() && !Arc::ptr_eq(layer.storage(), layer.data_storage()) {
             return Err(refuse_compressed(chains));
         }
-        Ok(Target { chain, guard: UnfinishedFiles::collect() })
+        Ok(Target { chain, spec, guard: UnfinishedFiles::collect() })
     }
 }
 
