@@ -233,7 +233,7 @@ impl Journey {
         let line = format!("create -q {SECRET} -f {} {recipe} {name} {size}", image.format());
         self.log.push(format!("reference {line}"));
         self.sandbox.reference(&line).expect_ok("creating a target");
-        if line.contains("preallocation") && image.locked {
+        if image.locked && (line.contains("preallocation") || line.contains("data_file_raw")) {
             // Its zeros were never encrypted, so they are no zeros.
             image.content = image.read(&self.sandbox, Tool::Reference, None).expect("the target is readable");
         }
@@ -274,7 +274,7 @@ impl Journey {
         let untouched = result.snapshots.is_empty() && result.content.iter().all(|byte| *byte == 0);
         if untouched && self.chance(2) {
             options.push("--target-is-zero".into());
-        } else if untouched && result.qcow2 && !result.split && self.chance(3) {
+        } else if untouched && more == 0 && result.qcow2 && !result.split && self.chance(3) {
             options.push("-c".into());
         }
         result.content[at as usize..(at + size) as usize].copy_from_slice(&content);
