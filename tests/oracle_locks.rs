@@ -114,6 +114,10 @@ const LINES: &[&str] = &[
     "convert -n -f raw -O raw small base",
     "convert -O qcow2 -B disk -F qcow2 over out9",
     "convert -f raw -O qcow2 base small out10",
+    "create -f qcow2 -b disk -F qcow2 out11",
+    "create -f raw out12 1M",
+    "create -f raw base 2M",
+    "create -f qcow2 disk 2M",
 ];
 
 fn scene() -> Sandbox {
@@ -145,7 +149,8 @@ fn against(tool: Tool, holder: &str) -> (Vec<Outcome>, Sandbox) {
 /// A holder that lets others write, so that a conversion notices only late that it cannot have the file for itself.
 const TOLERANT: &str = "qemu-io -f raw disk";
 /// What the reference then refuses, too, but not before it has deleted the file.
-const DELETES: [&str; 2] = ["convert -f raw -O qcow2 small disk", "convert -U -f raw -O qcow2 small disk"];
+const DELETES: [&str; 3] =
+    ["convert -f raw -O qcow2 small disk", "convert -U -f raw -O qcow2 small disk", "create -f qcow2 disk 2M"];
 
 fn lines(holder: &str) -> impl Iterator<Item = &'static str> {
     LINES.iter().copied().filter(move |line| holder != TOLERANT || !DELETES.contains(line))
