@@ -50,6 +50,8 @@ fn checked(desc: &OptionDesc, value: &str) -> Result<String> {
             _ => Err(Error::invalid(format!("Parameter '{name}' expects 'on' or 'off'"))),
         },
         OptionType::Num => match parse_number(value) {
+            // What a sign means is the option's business; without it the number would be another one.
+            Ok(number) if number != 0 && value.trim_start().starts_with('-') => Ok(value.trim_start().to_owned()),
             Ok(number) => Ok(number.to_string()),
             Err(NumberError::Invalid) => Err(Error::invalid(format!("Parameter '{name}' expects a number"))),
             Err(NumberError::Range) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::NodeNames;
 use crate::crypto::Secrets;
 use crate::error::Result;
 use crate::storage::CacheMode;
@@ -104,6 +105,8 @@ pub struct OpenContext {
     pub policy: OpenPolicy,
     /// Where warnings go.
     pub warnings: WarningSink,
+    /// The names of open nodes.
+    pub names: NodeNames,
 }
 
 impl OpenContext {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::nested::Nested;
+use super::nodename::NodeName;
 use super::options::NodeOptions;
 use super::spec::Options;
 use super::{Chain, Layer, OpenFlags};
@@ -43,6 +44,8 @@ pub(super) struct Parts {
     pub lock_later: Option<OpenFlags>,
     /// Whether the user must give options to get this image.
     pub needs_options: bool,
+    /// The name that the user gave it.
+    pub name: Option<NodeName>,
 }
 
 impl Node {
@@ -190,6 +193,8 @@ pub(crate) struct FileNode {
     pub driver: &'static str,
     /// Whether locks shall be taken.
     pub locking: bool,
+    /// The name that the user gave it, which is taken while it is open.
+    pub _name: Option<NodeName>,
 }
 
 impl Child {

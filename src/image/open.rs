@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::filename::{protocol_prefix, resolve_backing, strip_protocol};
 use super::node::{Child, FileNode, Parts};
+use super::nodename::NodeName;
 use super::options::NodeOptions;
 use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
 use super::runtime::{FileOptions, General, check_qcow2};
@@ -170,14 +171,17 @@ impl<'a> Opener<'a> {
         if driver.is_none() && target.filename.is_none() && !has_child(&target.options, "file") {
             return Err(Error::invalid("Must specify either driver or file"));
         }
-        let flags = general_options(&mut target.options, flags)?;
+        let (flags, name) = general_options(&mut target.options, flags)?;
         let file = self.child("file", target.filename.take(), &mut target.options, flags)?;
         let format = match driver {
             Some(Driver::Format(format)) => format,
             _ => self.probe(&file, !flags.write)?,
         };
+        // As in the reference, the file below comes first.
+        let name = self.take_name(name)?;
         let mut opening = Opening { opener: self, format, options: target.options, flags };
         let mut node = opening.open(file, driver.is_none())?;
+        node.parts.name = name;
         let backing = if no_backing || flags.no_backing { None } else { opening.backing(&node)? };
         if no_backing && !flags.no_io && node.layer.backing().is_some() {
             node.override_backing(Value::Null);
@@ -201,6 +205,18 @@ impl<'a> Opener<'a> {
         }
         options.remove("backing");
         true
+    }
+
+    fn take_name(&self, name: Option<String>) -> Result<Option<NodeName>> {
+        name.map(|name| self.context.names.take(name)).transpose()
+    }
+
+    /// The error of a reference to an open node by its name.
+    fn no_such_node(&self, name: &str) -> Error {
+        if self.context.names.contains(name) {
+            return Error::unsupported(format!("Using the node '{name}' once more by its name is not supported yet"));
+        }
+        Error::not_found(format!("Cannot find device='{name}' nor node-name='{name}'"))
     }
 
     /// Opens a file that is the image: as raw, but by the name of its protocol.
@@ -258,7 +274,7 @@ impl<'a> Opener<'a> {
                     "Cannot reference an existing block device with additional options or a new filename",
                 ));
             }
-            return Err(unknown_node(node));
+            return Err(self.no_such_node(node));
         }
         if filename.is_none() && child.is_empty() {
             return Err(Error::invalid(format!("A block device must be specified for \"{name}\"")));
@@ -299,8 +315,9 @@ impl<'a> Opener<'a> {
         if filename.is_empty() {
             return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
         }
-        let flags = general_options(&mut options, flags)?;
+        let (flags, name) = general_options(&mut options, flags)?;
         let own = FileOptions::take(&mut options, flags.cache.direct)?;
+        let name = self.take_name(name)?;
         let protocol = if driver == "file" { Protocol::File } else { Protocol::HostDevice };
         let mode = OpenMode { write: flags.write, protocol };
         let storage = Arc::new(FileStorage::open(&filename, mode, flags.cache)?);
@@ -308,7 +325,7 @@ impl<'a> Opener<'a> {
             Some(unknown) => {
                 Err(Error::invalid(format!("Block protocol '{driver}' doesn't support the option '{unknown}'")))
             }
-            None => Ok(FileNode { storage, filename, driver, locking: own.locking }),
+            None => Ok(FileNode { storage, filename, driver, locking: own.locking, _name: name }),
         }
     }
 }
@@ -352,7 +369,7 @@ impl Opening<'_, '_> {
         self.options = NodeOptions::new(options);
         if format.name == "qcow2" {
             let version_3 = layer.info()?.format_specific.is_some_and(|data| data["compat"] != json!("0.10"));
-            check_qcow2(&mut self.options, layer.limits().cluster, version_3)?;
+            check_qcow2(&mut self.options, layer.limits().cluster, layer.size(), version_3)?;
         }
         parts.children.extend(data_file.map(|child| ("data-file", child)));
         parts.children.push(("file", file));
@@ -380,8 +397,12 @@ impl Opening<'_, '_> {
     fn backing(&mut self, node: &Node) -> Result<Option<BackingPlan>> {
         let mut options = self.options.take_child("backing");
         if let Some(name) = self.options.string("backing") {
+            if node.parts.name.as_ref().is_some_and(|own| own.as_str() == name) {
+                let text = format!("Making '{name}' a backing child of '{name}' would create a cycle");
+                return Err(Error::invalid(text));
+            }
             let error = if options.is_empty() {
-                unknown_node(name)
+                self.opener.no_such_node(name)
             } else {
                 Error::invalid("Cannot reference an existing block device with additional options or a new filename")
             };
@@ -462,8 +483,8 @@ impl OpenRequest<'_> {
     }
 }
 
-/// Takes the options that every node has, and says how the node is to be opened.
-fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<OpenFlags> {
+/// Takes the options that every node has, and says how the node is to be opened and called.
+fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<(OpenFlags, Option<String>)> {
     let general = General::take(options)?;
     if flags.write && general.read_only == Some(true) {
         return Err(Error::invalid("Block node is read-only"));
@@ -471,17 +492,14 @@ fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<OpenFl
     if flags.write && general.force_share {
         return Err(Error::invalid("force-share=on can only be used with read-only images"));
     }
-    Ok(OpenFlags { cache: general.cache(flags.cache), share: flags.share || general.force_share, ..flags })
+    let cache = general.cache(flags.cache);
+    Ok((OpenFlags { cache, share: flags.share || general.force_share, ..flags }, general.node_name))
 }
 
 /// Whether options say anything about the child `name`.
 fn has_child(options: &NodeOptions, name: &str) -> bool {
     let prefix = format!("{name}.");
     options.string(name).is_some() || options.map().keys().any(|key| key.starts_with(&prefix))
-}
-
-fn unknown_node(name: &str) -> Error {
-    Error::not_found(format!("Cannot find device='{name}' nor node-name='{name}'"))
 }
 
 /// Whether the name leads to a device.

@@ -142,6 +142,15 @@ fn out_of_range(key: &str, text: &str) -> Error {
     Error::invalid(format!("Value '{text}' is out of range for parameter '{key}'"))
 }
 
+/// The value of a switch.
+pub fn as_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(on) => Some(*on),
+        Value::String(text) => parse_bool(text),
+        _ => None,
+    }
+}
+
 /// `on` and `off` and their other spellings.
 fn parse_bool(text: &str) -> Option<bool> {
     match text {

@@ -67,8 +67,10 @@ fn take(options: &mut NodeOptions, table: Table) -> Result<NodeOptions> {
 }
 
 /// The options that every node has.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct General {
+    /// `node-name`.
+    pub node_name: Option<String>,
     /// `read-only`.
     pub read_only: Option<bool>,
     /// `force-share`.
@@ -82,7 +84,8 @@ pub struct General {
 impl General {
     /// Takes them out of a node's options.
     pub fn take(options: &mut NodeOptions) -> Result<General> {
-        let general = General {
+        let mut general = General {
+            node_name: None,
             read_only: options.take_bool("read-only")?,
             force_share: options.take_bool("force-share")?.unwrap_or(false),
             cache_direct: options.take_bool("cache.direct")?,
@@ -91,6 +94,7 @@ impl General {
         options.take_bool("auto-read-only")?;
         if let Some(name) = options.take_text("node-name") {
             check_node_name(&name)?;
+            general.node_name = Some(name);
         }
         let unmap = match options.take_text("discard").as_deref() {
             None | Some("ignore" | "off") => false,
@@ -170,8 +174,8 @@ impl FileOptions {
 }
 
 /// Takes the options of a format out that need no more than being checked. `cluster` is the opened image's cluster
-/// size, `version_3` whether it has what came with version 3.
-pub fn check_qcow2(options: &mut NodeOptions, cluster: u64, version_3: bool) -> Result<()> {
+/// size, `size` its virtual size, `version_3` whether it has what came with version 3.
+pub fn check_qcow2(options: &mut NodeOptions, cluster: u64, size: u64, version_3: bool) -> Result<()> {
     let taken = take(options, QCOW2)?;
     let on = |name: &str| taken.get(name).and_then(serde_json::Value::as_bool).unwrap_or(false);
     let number = |name: &str| taken.get(name).and_then(serde_json::Value::as_u64);
@@ -183,13 +187,35 @@ pub fn check_qcow2(options: &mut NodeOptions, cluster: u64, version_3: bool) -> 
             "L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})"
         )));
     }
+    check_refcount_cache(number("cache-size"), number("l2-cache-size"), number("refcount-cache-size"), cluster, size)?;
     if number("cache-clean-interval").is_some_and(|seconds| seconds > u64::from(u32::MAX)) {
         return Err(Error::invalid("Cache clean interval too big"));
     }
     if on("lazy-refcounts") && !version_3 {
         return Err(Error::invalid("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level"));
     }
-    check_overlap(taken.string("overlap-check"), taken.string("overlap-check.template"))
+    check_overlap(taken.string("overlap-check"), taken.string("overlap-check.template"))?;
+    if on("discard-no-unref") && !version_3 {
+        return Err(Error::invalid("discard-no-unref is only supported since qcow2 version 3"));
+    }
+    Ok(())
+}
+
+/// The reference counts the blocks of its refcount cache, which gets what the cache of L2 tables leaves of `cache-size`,
+/// in 32 bits.
+fn check_refcount_cache(
+    all: Option<u64>,
+    l2: Option<u64>,
+    refcounts: Option<u64>,
+    cluster: u64,
+    size: u64,
+) -> Result<()> {
+    let whole_l2 = || size.div_ceil(cluster).saturating_mul(8).next_multiple_of(cluster);
+    let rest = all.map(|all| all.saturating_sub(l2.unwrap_or_else(whole_l2)));
+    if refcounts.or(rest).is_some_and(|bytes| bytes / cluster > i32::MAX as u64) {
+        return Err(Error::invalid("Refcount cache size too big"));
+    }
+    Ok(())
 }
 
 fn check_cache_sizes(all: Option<u64>, l2: Option<u64>, refcounts: Option<u64>) -> Result<()> {

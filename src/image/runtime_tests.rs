@@ -41,7 +41,7 @@ fn file_options() {
 
 #[test]
 fn qcow2_options() {
-    let check = |value| check_qcow2(&mut options(value), 65536, true).map_err(|error| error.to_string());
+    let check = |value| check_qcow2(&mut options(value), 65536, 8 << 20, true).map_err(|error| error.to_string());
     check(json!({"lazy-refcounts": true, "l2-cache-size": "1M", "overlap-check": {"template": "all"}})).unwrap();
     let cases = [
         (
@@ -50,13 +50,17 @@ fn qcow2_options() {
         ),
         (json!({"cache-size": 1, "l2-cache-size": 2}), "l2-cache-size may not exceed cache-size"),
         (json!({"cache-clean-interval": "99999999999"}), "Cache clean interval too big"),
+        (json!({"cache-size": "1E"}), "Refcount cache size too big"),
+        (json!({"refcount-cache-size": "9E", "discard-no-unref": true}), "Refcount cache size too big"),
         (json!({"cache-clean-interval": "x"}), "Parameter 'cache-clean-interval' expects a number"),
     ];
     for (value, message) in cases {
         assert_eq!(check(value).unwrap_err(), message);
     }
-    assert!(check_qcow2(&mut options(json!({"lazy-refcounts": true})), 512, false).is_err());
+    assert!(check_qcow2(&mut options(json!({"lazy-refcounts": true})), 512, 8 << 20, false).is_err());
+    assert!(check_qcow2(&mut options(json!({"discard-no-unref": "on"})), 512, 8 << 20, false).is_err());
+    check(json!({"cache-size": "9E", "l2-cache-size": "9E"})).unwrap();
     let mut rest = options(json!({"overlap-check": {"x": true}}));
-    check_qcow2(&mut rest, 512, true).unwrap();
+    check_qcow2(&mut rest, 512, 8 << 20, true).unwrap();
     assert_eq!(rest.first(), Some("overlap-check.x"));
 }

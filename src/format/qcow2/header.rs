@@ -345,7 +345,7 @@ impl Header {
         let snapshot_bytes = u64::from(self.nb_snapshots) * 40;
         check("Snapshot table", self.snapshots_offset, snapshot_bytes, SNAPSHOTS_MAX * 40)?;
         check("Active L1 table", self.l1_offset, u64::from(self.l1_size) * 8, L1_BYTES_MAX)?;
-        if self.guest_size() > i64::MAX as u64 && self.size.checked_add(geometry.l2_span() - 1).is_none() {
+        if self.size.checked_add(geometry.l2_span() - 1).is_none() {
             return Err(Error::os(libc::EFBIG).context("Could not refresh total sector count"));
         }
         let needed = geometry.l1_entries(self.size);

@@ -7,10 +7,11 @@ use super::bitmap::{self, BitmapSet};
 use super::header::Header;
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
+use super::txn::DiscardPolicy;
 use super::{Meta, Qcow2, crypt};
 use crate::error::{Context, Error, Result};
 use crate::format::OpenRequest;
-use crate::image::{BackingRef, Layer, Warning};
+use crate::image::{BackingRef, Layer, Options, Warning, as_bool};
 use crate::storage::Storage;
 
 /// Opens a qcow2 image.
@@ -30,6 +31,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let mut meta = Meta { l1, l2, snapshots, bitmaps, header: header.clone(), writer: None };
     if request.flags.write {
         meta.open_writer(&request.storage, &data, request.flags.fresh)?;
+        meta.writer()?.discards = discard_policy(request.options);
     }
     Ok(Box::new(Qcow2 {
         file: request.storage,
@@ -47,6 +49,19 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         writable: request.flags.write,
         meta: Mutex::new(meta),
     }))
+}
+
+/// What the run-time options say about space that is given up. Their types are checked with those of the others, after
+/// opening.
+fn discard_policy(options: &Options) -> DiscardPolicy {
+    let default = DiscardPolicy::default();
+    let on = |name: &str, default| options.get(name).and_then(as_bool).unwrap_or(default);
+    DiscardPolicy {
+        request: on("pass-discard-request", default.request),
+        snapshot: on("pass-discard-snapshot", default.snapshot),
+        other: on("pass-discard-other", default.other),
+        keep_places: on("discard-no-unref", default.keep_places),
+    }
 }
 
 /// Names are bytes on disk; the rest of the program takes text.

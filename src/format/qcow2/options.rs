@@ -7,6 +7,7 @@ use crate::crypto::Secrets;
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
 use crate::image::is_known_driver;
+use crate::number::parse_number;
 use crate::units::{SECTOR, align_up};
 
 /// The creation options, in the order in which the reference's `create` shows them.
@@ -217,6 +218,13 @@ fn check_backing(options: &CreateOptions, preallocation: Preallocation, extended
 }
 
 fn refcount_order(value: Option<&str>, version: u32) -> Result<u32> {
+    if let Some(negative) = value.filter(|text| text.starts_with('-')) {
+        let text = match parse_number(negative) {
+            Ok(bits) if bits > i64::MAX as u64 => "Refcount width must be a power of two and may not exceed 64 bits",
+            _ => "Parameter 'refcount-bits' expects integer",
+        };
+        return Err(Error::invalid(text));
+    }
     let bits = number("refcount_bits", value, 16)?;
     if bits > 64 || !bits.is_power_of_two() {
         return Err(Error::invalid("Refcount width must be a power of two and may not exceed 64 bits"));

@@ -30,11 +30,43 @@ const DEFERRED_BYTES: u64 = 256 << 20;
 /// How many bytes that are not holes are read to find out that they are zeros.
 const ZEROS_MAX: u64 = 4 << 20;
 
+/// Why clusters are given up, which decides whether their space goes back to the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// The guest's data is to read as zeros.
+    Request,
+    /// A snapshot is gone, or the state that it replaces.
+    Snapshot,
+    /// They lie somewhere else now.
+    Other,
+}
+
+/// What the run-time options say about space that is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscardPolicy {
+    /// `pass-discard-request`: see [`Discard::Request`].
+    pub request: bool,
+    /// `pass-discard-snapshot`: see [`Discard::Snapshot`].
+    pub snapshot: bool,
+    /// `pass-discard-other`: see [`Discard::Other`].
+    pub other: bool,
+    /// `discard-no-unref`: clusters of zeroed guest data keep their places, only their space is given back.
+    pub keep_places: bool,
+}
+
+impl Default for DiscardPolicy {
+    fn default() -> Self {
+        DiscardPolicy { request: true, snapshot: true, other: false, keep_places: false }
+    }
+}
+
 /// What a writable image needs besides its tables.
 #[derive(Debug)]
 pub struct Writer {
     /// Refcounts.
     pub refcounts: Refcounts,
+    /// What becomes of space that is given up.
+    pub discards: DiscardPolicy,
     file: Arc<dyn Storage>,
     data: Arc<dyn Storage>,
     geometry: Geometry,
@@ -61,6 +93,7 @@ impl Writer {
         let clusters = u64::from(header.refcount_table_clusters);
         Ok(Writer {
             refcounts: Refcounts::open(Arc::clone(file), geometry, table, clusters)?,
+            discards: DiscardPolicy::default(),
             file: Arc::clone(file),
             data: Arc::clone(data),
             geometry,
@@ -79,12 +112,16 @@ impl Writer {
         self.header_dirty = true;
     }
 
-    /// Gives up one use of each cluster of a run once no table on disk mentions it any more. `discard`: return the space
-    /// of those that become free to the file system.
-    pub fn free(&mut self, run: Run, discard: bool) {
+    /// Gives up one use of each cluster of a run once no table on disk mentions it any more.
+    pub fn free(&mut self, run: Run, why: Discard) {
         if run.clusters == 0 {
             return;
         }
+        let discard = match why {
+            Discard::Request => self.discards.request,
+            Discard::Snapshot => self.discards.snapshot,
+            Discard::Other => self.discards.other,
+        };
         self.deferred_clusters += run.clusters;
         if let Some((last, same)) = self.deferred.last_mut()
             && last.end() == run.first
@@ -160,7 +197,7 @@ impl Writer {
             header.refcount_table_clusters = u32::try_from(clusters).map_err(|_| Error::os(libc::EFBIG))?;
             self.write_table_place(header)?;
             for run in self.refcounts.take_table_before() {
-                self.free(run, false);
+                self.free(run, Discard::Other);
             }
         }
         Ok(())
@@ -195,8 +232,10 @@ impl Writer {
         for run in discarded {
             self.freed_end = self.freed_end.max(run.end());
             let from = (run.first << size).min(end);
-            let to = (run.end() << size).min(end);
-            if from < to {
+            let to = (run.end() << size).min(end).max(from);
+            // In a broken image metadata may have been counted as something else.
+            let metadata = self.refcounts.overlap(HostOffset(from), to - from).is_some();
+            if from < to && !metadata {
                 // Giving space back is a kindness; a storage that cannot must not make the operation fail.
                 let _ = self.file.zero(from, to - from, ZeroMode::Discard);
             }
@@ -315,10 +354,7 @@ impl Meta {
         let cluster = writer.geometry.cluster_size();
         let refcounts = &mut writer.refcounts;
         for table in l1.entries().iter().filter_map(|entry| entry.table()) {
-            // A table in the place of other metadata must not be protected as a table: writing it has to fail.
-            if refcounts.overlap(table, cluster).is_none() {
-                refcounts.protect(table, cluster, MetadataKind::ActiveL2);
-            }
+            refcounts.protect(table, cluster, MetadataKind::ActiveL2);
         }
         refcounts.protect(HostOffset(header.l1_offset), u64::from(header.l1_size) * 8, MetadataKind::ActiveL1);
     }
@@ -326,14 +362,11 @@ impl Meta {
     /// Takes back [`Meta::protect_active`], before another L1 table becomes the active one.
     pub fn unprotect_active(&mut self) {
         let Meta { header, l1, writer: Some(writer), .. } = self else { return };
-        let cluster = writer.geometry.cluster_size();
         let refcounts = &mut writer.refcounts;
         for table in l1.entries().iter().filter_map(|entry| entry.table()) {
-            if refcounts.overlap(table, cluster) == Some(MetadataKind::ActiveL2) {
-                refcounts.unprotect(table);
-            }
+            refcounts.unprotect(table, MetadataKind::ActiveL2);
         }
-        refcounts.unprotect(HostOffset(header.l1_offset));
+        refcounts.unprotect(HostOffset(header.l1_offset), MetadataKind::ActiveL1);
     }
 
     /// Autoclear bits that this program does not know go away before the first write.
@@ -375,8 +408,10 @@ impl Meta {
             }
         }
         if let Some(range) = l1.dirty() {
+            let place = HostOffset(header.l1_offset + range.start as u64 * 8);
+            writer.refcounts.check_own(place, range.len() as u64 * 8, MetadataKind::ActiveL1)?;
             writer.barrier()?;
-            writer.file.write_at(&l1.to_bytes(range.clone()), header.l1_offset + range.start as u64 * 8)?;
+            writer.file.write_at(&l1.to_bytes(range), place.0)?;
             l1.set_clean();
             writer.unflushed = true;
         }
@@ -386,6 +421,13 @@ impl Meta {
             writer.header_dirty = false;
         }
         writer.apply_frees()
+    }
+
+    /// Commits, and returns when everything written so far is on stable storage.
+    pub fn settle(&mut self) -> Result<()> {
+        self.commit()?;
+        let settled = self.writer()?.barrier();
+        self.guard(settled)
     }
 
     /// Commits, writes the refcounts of what was given up, and returns when all of it is on stable storage.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::geometry::{Geometry, HostOffset};
 use super::header::{BitmapsPointer, Header, autoclear};
 use super::refcount::{MetadataKind, Run};
+use super::txn::Discard;
 use super::{Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{BitmapInfo, Bitmaps};
@@ -162,8 +163,8 @@ impl Meta {
         let writer = self.writer()?;
         if let Some(old) = old {
             let offset = HostOffset(old.directory_offset);
-            writer.refcounts.unprotect(offset);
-            writer.free(Run::of_bytes(geometry, offset, old.directory_size), true);
+            writer.refcounts.unprotect(offset, MetadataKind::BitmapDirectory);
+            writer.free(Run::of_bytes(geometry, offset, old.directory_size), Discard::Other);
         }
         writer.refcounts.protect(place, directory.len() as u64, MetadataKind::BitmapDirectory);
         writer.header_changed();

@@ -1,6 +1,6 @@
 //! Finding free clusters, and growing the refcount structures to cover them.
 
-use super::{MAX_TABLE_BYTES, MetadataKind, Refcounts, Run, TABLE_OFFSET, width};
+use super::{MAX_TABLE_BYTES, MetadataKind, Refcounts, Run, TABLE_OFFSET, overlap_error, width};
 use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::HostOffset;
 
@@ -110,10 +110,7 @@ impl Refcounts {
     fn check_free(&self, run: Run) -> Result<()> {
         match self.protected.overlap(run) {
             None => Ok(()),
-            Some(kind) => {
-                let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
-                Err(Error::fatal_corruption(text))
-            }
+            Some(kind) => Err(overlap_error(kind)),
         }
     }
 
@@ -136,15 +133,20 @@ impl Refcounts {
         Ok(())
     }
 
-    /// Makes the refcount block `index`, outside of `taken`.
+    /// Makes the refcount block `index`, outside of `taken`, unless it is there.
     fn add_block(&mut self, index: usize, taken: Run) -> Result<()> {
+        if self.block_offset(index)?.is_some() {
+            return Ok(());
+        }
         let cluster = self.find_outside(1, taken)?;
         let run = Run { first: cluster, clusters: 1 };
         self.check_free(run)?;
         let (own, _) = self.position(cluster);
         if own != index {
             if own >= self.table.len() {
+                // The table may take the place just found, and may need this very block.
                 self.grow_table(own, taken)?;
+                return self.add_block(index, taken);
             }
             if self.block_offset(own)?.is_none() {
                 // The block that counts the new one comes first; it takes the place just found and counts itself.
@@ -208,14 +210,16 @@ impl Refcounts {
         let both = Run { first: run.first.min(taken.first), clusters: 0 };
         let both = Run { clusters: run.end().max(taken.end()) - both.first, ..both };
         for (index, _) in self.pieces(run) {
-            if self.block_offset(index)?.is_none() {
-                self.add_block(index, both)?;
-            }
+            self.add_block(index, both)?;
+        }
+        if self.table_run() != before {
+            // One of the blocks needed a still larger table, which is in use by now.
+            return Ok(());
         }
         self.add(run, 1)?;
         self.touch(run);
         self.table_before.push(before);
-        self.protected.remove(before.first);
+        self.protected.remove(before.first, MetadataKind::RefcountTable);
         self.table_at = self.offset(run.first);
         self.table_clusters = run.clusters;
         self.table_dirty = Some(0..self.table.len());

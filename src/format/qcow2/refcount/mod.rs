@@ -15,6 +15,7 @@ mod width;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ pub struct Refcounts {
     /// Where the next compressed cluster may go; 0 for nowhere in particular.
     byte_cursor: u64,
     protected: protect::Protected,
+    /// Refcount blocks that several entries of the table on disk name.
+    shared_blocks: HashSet<u64>,
     /// Clusters from this one on have never been written.
     untouched: u64,
     /// That border when the image was opened.
@@ -104,6 +107,7 @@ impl Refcounts {
             cursor: 0,
             byte_cursor: 0,
             protected: protect::Protected::default(),
+            shared_blocks: HashSet::new(),
             untouched: geometry.clusters(length),
             untouched_before: geometry.clusters(length),
             unflushed: false,
@@ -117,9 +121,13 @@ impl Refcounts {
     fn protect_own(&mut self) {
         self.protected.add(Run { first: 0, clusters: 1 }, MetadataKind::Header);
         let table = self.table_run();
+        let mut seen = HashSet::new();
         for entry in &self.table {
             let offset = entry & TABLE_OFFSET;
             if offset != 0 {
+                if !seen.insert(offset) {
+                    self.shared_blocks.insert(offset);
+                }
                 let first = offset >> self.geometry.cluster_bits;
                 self.protected.add(Run { first, clusters: 1 }, MetadataKind::RefcountBlock);
             }
@@ -158,13 +166,21 @@ impl Refcounts {
     }
 
     /// Takes back [`Refcounts::protect`] for the range that starts at `offset`.
-    pub fn unprotect(&mut self, offset: HostOffset) {
-        self.protected.remove(offset.0 >> self.geometry.cluster_bits);
+    pub fn unprotect(&mut self, offset: HostOffset, kind: MetadataKind) {
+        self.protected.remove(offset.0 >> self.geometry.cluster_bits, kind);
     }
 
     /// What of the metadata in use lies in a range.
     pub fn overlap(&self, offset: HostOffset, len: u64) -> Option<MetadataKind> {
         self.protected.overlap(Run::of_bytes(self.geometry, offset, len))
+    }
+
+    /// Refuses to write metadata of the kind `own` to a range in which other metadata lies, too.
+    pub fn check_own(&self, offset: HostOffset, len: u64, own: MetadataKind) -> Result<()> {
+        match self.protected.overlap_other(Run::of_bytes(self.geometry, offset, len), own) {
+            None => Ok(()),
+            Some(kind) => Err(overlap_error(kind)),
+        }
     }
 
     /// The end of the last cluster that was taken behind the former end of the file, if there was any.
@@ -195,6 +211,20 @@ impl Refcounts {
             }
             None => (0, limit),
         })
+    }
+
+    /// Whether [`Refcounts::increase_used`] is possible for a run.
+    pub fn check_increase(&mut self, run: Run) -> Result<()> {
+        let mut at = run.first;
+        while at < run.end() {
+            let (count, len) = self.get_run(at, run.end() - at)?;
+            if count == 0 || count == self.geometry.refcount_max() {
+                let delta = if count == 0 { -1 } else { 1 };
+                return Err(bad_count(delta, at << self.geometry.cluster_bits));
+            }
+            at += len;
+        }
+        Ok(())
     }
 
     /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error
@@ -273,6 +303,10 @@ impl Refcounts {
         let order = self.geometry.refcount_order;
         let max = self.geometry.refcount_max();
         let pieces = self.pieces(run);
+        // Not only when they are written: until then much would be done that cannot be brought to the disk.
+        for (index, _) in &pieces {
+            self.check_block(*index)?;
+        }
         for (done, (index, range)) in pieces.iter().enumerate() {
             let failed = match self.block(*index) {
                 Ok(Some(block)) => match width::add(&mut block.data, order, range.clone(), delta, max) {
@@ -334,6 +368,10 @@ impl Refcounts {
                 "Refblock offset {offset:#x} unaligned (reftable index: {index})"
             )));
         }
+        if self.shared_blocks.contains(&offset) {
+            // Counting for one of the entries would count for the other, too.
+            return Err(overlap_error(MetadataKind::RefcountBlock));
+        }
         Ok(Some(offset))
     }
 
@@ -363,14 +401,17 @@ impl Refcounts {
         Ok(())
     }
 
-    fn write_block(&mut self, index: usize) -> Result<()> {
-        let offset = self.block_offset(index)?;
-        if let Some(kind) = offset.and_then(|offset| self.overlap(HostOffset(offset), 1))
-            && kind != MetadataKind::RefcountBlock
-        {
-            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
-            return Err(Error::fatal_corruption(text));
+    /// Refuses a block that lies on other metadata.
+    fn check_block(&self, index: usize) -> Result<()> {
+        match self.block_offset(index)? {
+            Some(offset) => self.check_own(HostOffset(offset), 1, MetadataKind::RefcountBlock),
+            None => Ok(()),
         }
+    }
+
+    fn write_block(&mut self, index: usize) -> Result<()> {
+        self.check_block(index)?;
+        let offset = self.block_offset(index)?;
         let file = Arc::clone(&self.file);
         if let (Some(block), Some(offset)) = (self.cache.get(index), offset)
             && block.dirty
@@ -395,7 +436,9 @@ impl Refcounts {
     pub fn write_table(&mut self) -> Result<bool> {
         let Some(range) = self.table_dirty.clone() else { return Ok(false) };
         let bytes: Vec<u8> = self.table[range.clone()].iter().flat_map(|entry| entry.to_be_bytes()).collect();
-        self.file.write_at(&bytes, self.table_at.0 + range.start as u64 * 8)?;
+        let place = self.table_at.0 + range.start as u64 * 8;
+        self.check_own(HostOffset(place), bytes.len() as u64, MetadataKind::RefcountTable)?;
+        self.file.write_at(&bytes, place)?;
         self.table_dirty = None;
         self.unflushed = true;
         Ok(true)
@@ -420,6 +463,11 @@ impl Refcounts {
     pub fn take_table_before(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.table_before)
     }
+}
+
+/// The error of a write that would destroy metadata of that kind.
+pub(super) fn overlap_error(kind: MetadataKind) -> Error {
+    Error::fatal_corruption(format!("Preventing invalid write on metadata (overlaps with {})", kind.name()))
 }
 
 /// Hexadecimal as C prints it with `%#x`: zero has no prefix.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Run;
 
 /// What kind of metadata a protected range is, in the order in which the reference names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MetadataKind {
     /// The cluster of the header.
     Header,
@@ -41,11 +41,11 @@ impl MetadataKind {
     }
 }
 
-/// The protected runs. In a sound image they do not overlap; in a broken one a later one replaces an earlier one with
-/// the same first cluster, and both kinds stay protected.
+/// The protected runs. In a sound image they do not overlap; in a broken one each keeps its own entry.
 #[derive(Debug, Default)]
 pub(super) struct Protected {
-    runs: BTreeMap<u64, (u64, MetadataKind)>,
+    /// Lengths in clusters, by first cluster and kind.
+    runs: BTreeMap<(u64, MetadataKind), u64>,
     /// No run is longer, so a search need not look further back than this.
     longest: u64,
     /// End of the last run.
@@ -58,25 +58,34 @@ impl Protected {
         if run.clusters == 0 {
             return;
         }
-        let len = self.runs.get(&run.first).map_or(run.clusters, |(len, _)| run.clusters.max(*len));
-        self.runs.insert(run.first, (len, kind));
-        self.longest = self.longest.max(len);
-        self.end = self.end.max(run.first.saturating_add(len));
+        let len = self.runs.entry((run.first, kind)).or_default();
+        *len = run.clusters.max(*len);
+        self.longest = self.longest.max(*len);
+        self.end = self.end.max(run.first.saturating_add(*len));
     }
 
-    /// Takes out the run that starts at `first`.
-    pub fn remove(&mut self, first: u64) {
-        self.runs.remove(&first);
+    /// Takes out the run of that kind that starts at `first`.
+    pub fn remove(&mut self, first: u64, kind: MetadataKind) {
+        self.runs.remove(&(first, kind));
     }
 
     /// What of the metadata `run` would overwrite.
     pub fn overlap(&self, run: Run) -> Option<MetadataKind> {
-        if run.first >= self.end {
+        self.find(run, |_| true)
+    }
+
+    /// What else than `own` lies where `run`, which is to hold that kind of metadata, does.
+    pub fn overlap_other(&self, run: Run, own: MetadataKind) -> Option<MetadataKind> {
+        self.find(run, |kind| kind != own)
+    }
+
+    fn find(&self, run: Run, wanted: impl Fn(MetadataKind) -> bool) -> Option<MetadataKind> {
+        if run.first >= self.end || run.clusters == 0 {
             return None;
         }
-        let from = run.first.saturating_sub(self.longest);
-        let to = run.first.saturating_add(run.clusters);
-        let hit = |(first, (len, _)): &(&u64, &(u64, MetadataKind))| first.saturating_add(*len) > run.first;
-        self.runs.range(from..to).find(hit).map(|(_, (_, kind))| *kind)
+        let from = (run.first.saturating_sub(self.longest), MetadataKind::Header);
+        let to = (run.first.saturating_add(run.clusters), MetadataKind::Header);
+        let mut near = self.runs.range(from..to);
+        near.find(|((first, kind), len)| first.saturating_add(**len) > run.first && wanted(*kind)).map(|(key, _)| key.1)
     }
 }

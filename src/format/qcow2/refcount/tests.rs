@@ -256,6 +256,49 @@ fn metadata_is_not_handed_out_although_its_refcount_is_zero() {
 }
 
 #[test]
+fn metadata_on_metadata_is_not_written() {
+    let geometry = geometry(16, 4);
+    let kinds = [
+        (1, MetadataKind::ActiveL1, "active L1 table"),
+        (2, MetadataKind::SnapshotTable, "snapshot table"),
+        (2, MetadataKind::ActiveL2, "active L2 table"),
+    ];
+    for (cluster, kind, name) in kinds {
+        let mut refcounts = fresh(geometry);
+        refcounts.write_blocks().unwrap();
+        refcounts.protect(HostOffset(cluster << 16), 8, kind);
+        // The table is at the first of these clusters, its only block at the second one.
+        let result = match cluster {
+            1 => {
+                refcounts.table_dirty = Some(0..1);
+                refcounts.write_table().map(drop)
+            }
+            _ => refcounts.allocate(1).map(drop),
+        };
+        let error = result.unwrap_err();
+        assert!(error.notices()[0].contains(name) && error.is_fatal_corruption(), "{error:?}");
+        refcounts.unprotect(HostOffset(cluster << 16), kind);
+        refcounts.allocate(1).unwrap();
+    }
+}
+
+#[test]
+fn a_block_that_two_entries_name_is_not_used() {
+    let geometry = geometry(16, 4);
+    let mut bytes = vec![0; 4 << 16];
+    for entry in 0..2 {
+        bytes[(1 << 16) + entry * 8..][..8].copy_from_slice(&(2_u64 << 16).to_be_bytes());
+    }
+    bytes[(1 << 16) + 16..][..8].copy_from_slice(&(3_u64 << 16).to_be_bytes());
+    let mut refcounts = Refcounts::open(Arc::new(Sparse::new(bytes)), geometry, HostOffset(1 << 16), 1).unwrap();
+    for cluster in [0, 1 << 15] {
+        let error = refcounts.get(cluster).unwrap_err();
+        assert!(error.notices()[0].contains("overlaps with refcount block"), "{error:?}");
+    }
+    assert_eq!(refcounts.get(2 << 15).unwrap(), 0, "the other block is sound");
+}
+
+#[test]
 fn an_unaligned_block_is_an_error() {
     let geometry = geometry(16, 4);
     let mut bytes = vec![0; 3 << 16];

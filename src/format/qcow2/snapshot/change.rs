@@ -12,6 +12,7 @@ use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::header::{Header, L1_BYTES_MAX, SNAPSHOTS_MAX, check_table};
 use crate::format::qcow2::refcount::{MetadataKind, Run};
 use crate::format::qcow2::tables::L1Table;
+use crate::format::qcow2::txn::Discard;
 use crate::format::qcow2::{Meta, Qcow2};
 use crate::image::not_supported;
 use crate::storage::Storage;
@@ -97,13 +98,25 @@ impl Change<'_> {
         self.publish(snapshots, table_place)
     }
 
-    /// Adds a reference to everything in the active `tables`, and brings that and the flags that follow to the disk.
+    /// Adds a reference to everything in the active `tables`, and brings that and the flags that follow to the disk. The
+    /// flags come first, so that none ever says "refcount is exactly one" where that is too low.
     fn share(&mut self, tables: &Tables) -> Result<()> {
-        self.references.add(tables)?;
-        let shared = self.clear_active(tables);
+        let meta = self.meta();
+        let (place, len) = (HostOffset(meta.header.l1_offset), u64::from(meta.header.l1_size) * 8);
+        meta.writer()?.refcounts.check_own(place, len, MetadataKind::ActiveL1)?;
+        self.references.check(tables)?;
+        let cleared = self.clear_active(tables);
+        let added = cleared.and_then(|()| self.references.add(tables));
+        let shared = added.and_then(|()| {
+            let stored = self.meta().commit();
+            if stored.is_err() {
+                let _ = self.references.take_back(tables);
+            }
+            stored
+        });
         if shared.is_err() {
             // What can be undone is; the first error is the one to report.
-            let _ = self.references.take_back(tables);
+            let _ = self.meta().settle();
             let _ = self.references.renew_copied();
             let _ = self.meta().commit();
         }
@@ -119,7 +132,7 @@ impl Change<'_> {
                 l1.set(index, entry.with_copied(false));
             }
         }
-        self.meta().commit()
+        self.meta().settle()
     }
 
     fn apply(&mut self, name_or_id: &str) -> Result<()> {
@@ -146,15 +159,18 @@ impl Change<'_> {
             return Err(self.give_back(&[place], error));
         }
         let old = self.switch(&snapshot, l1, place, size)?;
-        self.meta().writer()?.free(old, true);
+        self.meta().writer()?.free(old, Discard::Snapshot);
         self.references.give_up(&gone)?;
         self.meta().flush()
     }
 
     /// Adds a reference to everything in `tables`, which so far only snapshots refer to, and brings that to the disk.
     fn borrow(&mut self, tables: &Tables) -> Result<()> {
+        self.references.check(tables)?;
+        self.references.clear_copied(tables)?;
+        self.meta().settle()?;
         self.references.add(tables)?;
-        let borrowed = self.references.clear_copied(tables).and_then(|()| self.meta().commit());
+        let borrowed = self.meta().commit();
         if borrowed.is_err() {
             let _ = self.references.take_back(tables);
             let _ = self.meta().commit();
@@ -196,9 +212,11 @@ impl Change<'_> {
         self.publish(snapshots, table_place)?;
         let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
         let writer = self.meta().writer()?;
-        writer.refcounts.unprotect(HostOffset(snapshot.l1_offset));
-        writer.free(l1_place, true);
+        writer.refcounts.unprotect(HostOffset(snapshot.l1_offset), MetadataKind::InactiveL1);
+        writer.free(l1_place, Discard::Snapshot);
         self.references.give_up(&tables)?;
+        // Refcounts are one before flags say so.
+        self.meta().settle()?;
         self.references.renew_copied()?;
         self.meta().flush()
     }
@@ -223,8 +241,8 @@ impl Change<'_> {
         meta.snapshots = snapshots;
         let writer = meta.writer()?;
         if old_place.clusters > 0 {
-            writer.refcounts.unprotect(old);
-            writer.free(old_place, true);
+            writer.refcounts.unprotect(old, MetadataKind::SnapshotTable);
+            writer.free(old_place, Discard::Snapshot);
         }
         writer.header_changed();
         self.protect(place, MetadataKind::SnapshotTable)?;

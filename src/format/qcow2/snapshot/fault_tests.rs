@@ -71,7 +71,8 @@ impl Case {
 }
 
 /// Whether `image` holds what it held before or after, and whether it only has errors that lose nothing: leaks, and
-/// flags that the next repair puts right. `clean`: only leaks.
+/// flags that do not say that a refcount is one although it is. (The other way round, a cluster that is counted several
+/// times would be written in place.) `clean`: only leaks.
 fn verify(
     dir: &Path,
     storage: Arc<dyn Storage>,
@@ -86,7 +87,9 @@ fn verify(
     }
     std::fs::write(dir.join("o"), bytes).expect("a temporary file");
     let Done { code, text, .. } = tool(dir, "qemu-img", &["check", "-f", "qcow2", "o"]);
-    let harmless = |line: &str| !line.starts_with("ERROR") || (!clean && line.starts_with("ERROR OFLAG_COPIED"));
+    let harmless = |line: &str| {
+        !line.starts_with("ERROR") || (!clean && line.starts_with("ERROR OFLAG_COPIED") && line.ends_with("refcount=1"))
+    };
     if code == 1 || !text.lines().all(harmless) {
         return Err(format!("check: {code} {text}"));
     }

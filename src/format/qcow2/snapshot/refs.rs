@@ -11,7 +11,7 @@ use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::refcount::{MetadataKind, Run};
-use crate::format::qcow2::txn::Writer;
+use crate::format::qcow2::txn::{Discard, Writer};
 use crate::storage::Storage;
 use crate::units::MIB;
 
@@ -90,6 +90,19 @@ pub struct References<'a> {
 }
 
 impl References<'_> {
+    /// Fails where [`References::add`] would, as far as that can be told before anything is changed.
+    pub fn check(&mut self, tables: &Tables) -> Result<()> {
+        let geometry = self.geometry;
+        let mut runs = Vec::new();
+        let checked = self.walk(tables, |writer, offset, bytes| {
+            check_place(writer, offset, geometry)?;
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            runs.iter().try_for_each(|run| writer.refcounts.check_increase(*run))?;
+            Ok(false)
+        });
+        checked.map_err(explain)
+    }
+
     /// Adds one reference to each of `tables` and to every cluster they refer to. On an error nothing is changed, unless
     /// taking back fails, too; then there are leaks.
     pub fn add(&mut self, tables: &Tables) -> Result<()> {
@@ -141,7 +154,7 @@ impl References<'_> {
                 collect_runs(geometry, *offset, bytes, &mut runs)?;
                 pending += runs.len();
                 let writer = self.meta.writer()?;
-                runs.iter().for_each(|run| writer.free(*run, true));
+                runs.iter().for_each(|run| writer.free(*run, Discard::Snapshot));
             }
             if pending >= RUNS_MAX {
                 self.meta.commit()?;
@@ -215,13 +228,7 @@ impl References<'_> {
 
 /// Refuses tables in the place of other metadata, which would be destroyed by setting flags.
 fn check_place(writer: &Writer, table: HostOffset, geometry: Geometry) -> Result<()> {
-    match writer.refcounts.overlap(table, geometry.cluster_size()) {
-        None | Some(MetadataKind::ActiveL2) => Ok(()),
-        Some(kind) => {
-            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
-            Err(Error::fatal_corruption(text))
-        }
-    }
+    writer.refcounts.check_own(table, geometry.cluster_size(), MetadataKind::ActiveL2)
 }
 
 /// The clusters that a table and its entries use: its own first, then one run for every row of neighbours.

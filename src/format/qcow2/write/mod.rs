@@ -18,7 +18,8 @@ use super::Meta;
 use super::Qcow2;
 use super::entry::{L2Entry, Mapping};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
-use super::refcount::{Refcounts, Run};
+use super::refcount::{Refcounts, Run, overlap_error};
+use super::txn::Discard;
 use crate::error::{Error, Result};
 use crate::image::{Payload, Pending, Piece, Place, not_supported};
 
@@ -217,7 +218,7 @@ impl Meta {
 
     /// Gives up the clusters that an entry of the guest cluster at `guest` held. They cannot be those of metadata in
     /// use.
-    fn free_entry(&mut self, geometry: Geometry, guest: u64, entry: L2Entry, discard: bool) -> Result<()> {
+    fn free_entry(&mut self, geometry: Geometry, guest: u64, entry: L2Entry, discard: Discard) -> Result<()> {
         let run = clusters_of(geometry, entry).map_err(|error| self.corrupt_entry(geometry, guest, &error))?;
         if let Some(run) = run {
             let writer = self.writer()?;
@@ -236,10 +237,7 @@ impl Meta {
 fn check_overlap(refcounts: &Refcounts, host: HostOffset, len: u64) -> Result<()> {
     match refcounts.overlap(host, len) {
         None => Ok(()),
-        Some(kind) => {
-            let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
-            Err(Error::fatal_corruption(text))
-        }
+        Some(kind) => Err(overlap_error(kind)),
     }
 }
 

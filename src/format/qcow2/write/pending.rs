@@ -3,6 +3,7 @@
 use super::super::entry::{L2Entry, Mapping};
 use super::super::geometry::{Geometry, GuestOffset, HostOffset};
 use super::super::refcount::Run;
+use super::super::txn::Discard;
 use super::{ALL, Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{ExtentKind, Layer, Payload, Pending, Piece};
@@ -233,7 +234,7 @@ impl<'a> Reservation<'a> {
             }
             let new = change.new_entry(geometry);
             if change.allocated(geometry).is_some() {
-                meta.free_entry(geometry, change.guest, change.old, false)?;
+                meta.free_entry(geometry, change.guest, change.old, Discard::Other)?;
             }
             meta.l2.get(place)?.set(index, new);
             self.published += 1;

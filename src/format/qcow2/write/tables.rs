@@ -3,6 +3,7 @@
 use super::super::entry::L1Entry;
 use super::super::geometry::{Geometry, HostOffset};
 use super::super::refcount::{MetadataKind, Run, hex};
+use super::super::txn::Discard;
 use super::Meta;
 use crate::error::{Error, Result};
 
@@ -17,7 +18,7 @@ impl Meta {
                 return Err(Error::fatal_corruption(text));
             }
             if entry.copied() {
-                self.check_table(table, cluster)?;
+                self.writer()?.refcounts.check_own(table, cluster, MetadataKind::ActiveL2)?;
                 return Ok(table);
             }
         }
@@ -32,25 +33,12 @@ impl Meta {
                     return Err(error);
                 }
                 let writer = self.writer()?;
-                writer.free(Run::of_bytes(geometry, shared, cluster), false);
-                if writer.refcounts.overlap(shared, cluster) == Some(MetadataKind::ActiveL2) {
-                    writer.refcounts.unprotect(shared);
-                }
+                writer.free(Run::of_bytes(geometry, shared, cluster), Discard::Other);
+                writer.refcounts.unprotect(shared, MetadataKind::ActiveL2);
             }
         }
         self.l1.set(l1_index, L1Entry::new(place, true));
         self.writer()?.refcounts.protect(place, cluster, MetadataKind::ActiveL2);
         Ok(place)
-    }
-
-    /// A table that lies on other metadata must not be written.
-    fn check_table(&mut self, table: HostOffset, cluster: u64) -> Result<()> {
-        match self.writer()?.refcounts.overlap(table, cluster) {
-            None | Some(MetadataKind::ActiveL2) => Ok(()),
-            Some(kind) => {
-                let text = format!("Preventing invalid write on metadata (overlaps with {})", kind.name());
-                Err(Error::fatal_corruption(text))
-            }
-        }
     }
 }

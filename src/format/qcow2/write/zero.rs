@@ -2,7 +2,8 @@
 
 use super::super::entry::{L2Entry, Mapping};
 use super::super::geometry::{GuestOffset, HostOffset};
-use super::{ALL, Meta, Qcow2, subclusters};
+use super::super::txn::Discard;
+use super::{ALL, Meta, Qcow2, check_overlap, subclusters};
 use crate::error::{Error, Result};
 use crate::image::{Payload, Place, ZeroFlags};
 use crate::storage::ZeroMode;
@@ -84,13 +85,21 @@ impl Qcow2 {
                 continue;
             }
             let covered = self.covers_rest(at, next).unwrap_or(covered);
-            let zeroed = self.zeroed_entry(old, covered, flags, version);
+            let discards = meta.writer()?.discards;
+            // A place that a snapshot shares is not ours to empty.
+            let keeps_place = discards.keep_places && old.copied();
+            let unmap = flags.may_unmap && !keeps_place;
+            let zeroed = self.zeroed_entry(old, covered, ZeroFlags { may_unmap: unmap }, version);
             let (new, given_up) = zeroed.map_err(|error| meta.corrupt_entry(geometry, at, &error))?;
             if new != old {
                 if given_up {
-                    meta.free_entry(geometry, at, old, flags.may_unmap)?;
+                    let why = if flags.may_unmap { Discard::Request } else { Discard::Other };
+                    meta.free_entry(geometry, at, old, why)?;
                 }
                 meta.l2.get(table)?.set(index, new);
+                if keeps_place && flags.may_unmap && discards.request && covered == ALL {
+                    self.empty_place(meta, old)?;
+                }
                 if given_up && geometry.external_data && flags.may_unmap {
                     let start = geometry.cluster_start(at);
                     // As for the image file: giving space back must not make the operation fail.
@@ -100,6 +109,20 @@ impl Qcow2 {
             at = next;
         }
         Ok(written)
+    }
+
+    /// Gives back the space of a cluster that keeps its place. Nothing but zeros may be seen there from now on, so this
+    /// need not wait for the entry; where a cipher would show something else, the space stays.
+    fn empty_place(&self, meta: &mut Meta, entry: L2Entry) -> Result<()> {
+        let geometry = self.geometry;
+        if let Mapping::Normal(host) | Mapping::Zero(Some(host)) = entry.mapping(geometry)?
+            && self.crypt.is_none()
+        {
+            check_overlap(&meta.writer()?.refcounts, host, geometry.cluster_size())?;
+            // Giving space back is a kindness; it must not make the operation fail.
+            let _ = self.data.zero(host.0, geometry.cluster_size(), ZeroMode::Discard);
+        }
+        Ok(())
     }
 
     /// A range that starts with its cluster and ends with the image counts as the whole cluster.
