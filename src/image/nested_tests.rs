@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 use crate::format::{self, CreateOptions, CreateRequest};
 use crate::image::{ImageSpec, OpenContext, OpenFlags, open_chain};
 
@@ -17,7 +18,17 @@ fn outer(path: &str, cluster: &str) -> Nested {
 
 fn open(path: &str) -> Nested {
     let spec = ImageSpec::name(path.to_owned(), Some("qcow2"));
-    Nested::new(Arc::new(open_chain(&spec, OpenFlags::WRITE, &OpenContext::default()).expect("it opens")))
+    for _ in 0..50 {
+        match open_chain(&spec, OpenFlags::WRITE, &OpenContext::default()) {
+            Ok(chain) => return Nested::new(Arc::new(chain)),
+            // A process that another test is just starting still holds our descriptors, and with them our locks.
+            Err(error) if matches!(error.kind(), Kind::Locked(_)) => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("{path} stays locked");
 }
 
 /// Whatever is written where, by several threads at once: afterwards it is there, also when the image is opened anew.
