@@ -424,10 +424,10 @@ impl Meta {
     }
 
     /// Commits, and returns when everything written so far is on stable storage.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn make_durable(&mut self) -> Result<()> {
         self.commit()?;
-        let settled = self.writer()?.barrier();
-        self.guard(settled)
+        let flushed = self.writer()?.barrier();
+        self.guard(flushed)
     }
 
     /// Commits, writes the refcounts of what was given up, and returns when all of it is on stable storage.

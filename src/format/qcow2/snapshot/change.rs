@@ -116,7 +116,7 @@ impl Change<'_> {
         });
         if shared.is_err() {
             // What can be undone is; the first error is the one to report.
-            let _ = self.meta().settle();
+            let _ = self.meta().make_durable();
             let _ = self.references.renew_copied();
             let _ = self.meta().commit();
         }
@@ -132,7 +132,7 @@ impl Change<'_> {
                 l1.set(index, entry.with_copied(false));
             }
         }
-        self.meta().settle()
+        self.meta().make_durable()
     }
 
     fn apply(&mut self, name_or_id: &str) -> Result<()> {
@@ -168,7 +168,7 @@ impl Change<'_> {
     fn borrow(&mut self, tables: &Tables) -> Result<()> {
         self.references.check(tables)?;
         self.references.clear_copied(tables)?;
-        self.meta().settle()?;
+        self.meta().make_durable()?;
         self.references.add(tables)?;
         let borrowed = self.meta().commit();
         if borrowed.is_err() {
@@ -216,7 +216,7 @@ impl Change<'_> {
         writer.free(l1_place, Discard::Snapshot);
         self.references.give_up(&tables)?;
         // Refcounts are one before flags say so.
-        self.meta().settle()?;
+        self.meta().make_durable()?;
         self.references.renew_copied()?;
         self.meta().flush()
     }

@@ -7,6 +7,7 @@ use super::change::Change;
 use crate::error::Result;
 use crate::format::qcow2::geometry::HostOffset;
 use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::txn::Discard;
 
 /// Which table moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,18 +69,17 @@ impl Change<'_> {
         let (offset, len) = (HostOffset(new.first << bits), new.clusters << bits);
         let meta = self.meta();
         let Ok(writer) = meta.writer() else { return false };
-        writer.refcounts.unprotect(HostOffset(old.first << bits));
-        writer.free(old, true);
+        let kind = match table {
+            Table::ActiveL1 => MetadataKind::ActiveL1,
+            Table::Snapshots => MetadataKind::SnapshotTable,
+        };
+        writer.refcounts.unprotect(HostOffset(old.first << bits), kind);
+        writer.refcounts.protect(offset, len, kind);
+        writer.free(old, Discard::Snapshot);
         writer.header_changed();
         match table {
-            Table::ActiveL1 => {
-                writer.refcounts.protect(offset, len, MetadataKind::ActiveL1);
-                meta.header.l1_offset = offset.0;
-            }
-            Table::Snapshots => {
-                writer.refcounts.protect(offset, len, MetadataKind::SnapshotTable);
-                meta.header.snapshots_offset = offset.0;
-            }
+            Table::ActiveL1 => meta.header.l1_offset = offset.0,
+            Table::Snapshots => meta.header.snapshots_offset = offset.0,
         }
         true
     }
