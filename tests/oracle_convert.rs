@@ -509,3 +509,24 @@ fn keys_change_on_the_way() {
         }
     });
 }
+
+/// Behind the end of its own backing file the source reads as zeros, whatever the new backing file holds there. (The
+/// reference lets that show through.)
+#[test]
+fn a_longer_backing_file_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let script = "
+set -e
+/usr/bin/qemu-img create -q -f qcow2 short 4M
+qemu-io -f qcow2 -c 'write -P 1 1M 1M' short >/dev/null
+/usr/bin/qemu-img create -q -f qcow2 -b short -F qcow2 disk 8M
+qemu-io -f qcow2 -c 'write -P 2 2M 64k' -c 'write -P 3 6M 64k' disk >/dev/null
+/usr/bin/qemu-img convert -O raw short long
+truncate -s 8M long
+qemu-io -f raw -c 'write -P 9 4M 4M' long >/dev/null
+qemu-img convert -f qcow2 -O qcow2 -B long -F raw disk out
+/usr/bin/qemu-img compare disk out
+";
+    let outcome = sandbox.script(common::run::Tool::Ours, script).expect_ok("converting");
+    assert!(outcome.stdout.contains("identical"), "{outcome}");
+}
