@@ -34,6 +34,9 @@ pub enum Kind {
     /// An argument, option or name does not make sense.
     #[error("{0}")]
     Invalid(String),
+    /// The command line is not of the form the command takes.
+    #[error("{0}")]
+    Usage(String),
     /// Something that was named does not exist (a snapshot, a secret, a bitmap).
     #[error("{0}")]
     NotFound(String),
@@ -163,7 +166,7 @@ impl Error {
         match &self.0.kind {
             Kind::Io(error) => error.raw_os_error().unwrap_or(libc::EIO),
             Kind::Described { errno, .. } => *errno,
-            Kind::Corrupt(_) | Kind::Invalid(_) => libc::EINVAL,
+            Kind::Corrupt(_) | Kind::Invalid(_) | Kind::Usage(_) => libc::EINVAL,
             Kind::Unsupported(_) => libc::ENOTSUP,
             Kind::NotFound(_) => libc::ENOENT,
             Kind::Locked(_) => libc::EAGAIN,

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod cmd;
+pub mod compare;
 pub mod copy;
 pub mod crypto;
 pub mod error;

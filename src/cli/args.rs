@@ -20,7 +20,7 @@ use super::help;
 use super::object::{self, Objects};
 use crate::cmd::Command;
 use crate::crypto::Secrets;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The name of the program, as messages give it.
 pub const PROGRAM: &str = "qemu-img";
@@ -104,6 +104,21 @@ pub struct Mistake {
     pub program: String,
     /// The mistake.
     pub error: Error,
+    /// The exit code.
+    pub code: i32,
+}
+
+impl Mistake {
+    /// An error of the program itself.
+    pub fn plain(error: Error) -> Mistake {
+        Mistake { program: PROGRAM.to_owned(), error, code: 1 }
+    }
+
+    /// An error that ends `command`.
+    pub fn of(command: &Command, error: Error) -> Mistake {
+        let code = if matches!(error.kind(), Kind::Usage(_)) { 1 } else { command.failure };
+        Mistake { code, ..Mistake::plain(error) }
+    }
 }
 
 /// The message of a value parser on its way through clap.
@@ -111,12 +126,17 @@ pub struct Mistake {
 #[error("{text}")]
 struct ValueError {
     text: String,
+    usage: bool,
     hints: Vec<String>,
 }
 
 impl From<Error> for ValueError {
     fn from(error: Error) -> Self {
-        ValueError { text: error.to_string(), hints: error.hints().to_vec() }
+        ValueError {
+            text: error.to_string(),
+            usage: matches!(error.kind(), Kind::Usage(_)),
+            hints: error.hints().to_vec(),
+        }
     }
 }
 
@@ -135,7 +155,7 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return Ok(Parsed::Help(help::command(command))),
         Err(error) => {
-            return Err(Mistake { program: PROGRAM.to_owned(), error: value_error(command.name, &error) });
+            return Err(Mistake::of(command, value_error(command.name, &error)));
         }
     };
     let mut args = Args { command: command.name, matches, secrets: Secrets::default() };
@@ -143,7 +163,7 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
     match object::define(&args.texts(OBJECT)) {
         Ok(Objects::Secrets(secrets)) => args.secrets = secrets,
         Ok(Objects::Help(text)) => return Ok(Parsed::Help(text.to_owned())),
-        Err(error) => return Err(Mistake { program: PROGRAM.to_owned(), error }),
+        Err(error) => return Err(Mistake::of(command, error)),
     }
     match scan.error {
         Some(text) => Err(getopt_mistake(&format!("{} {}", invoked(), command.name), text)),
@@ -154,7 +174,7 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
 /// A mistake that `getopt_long` would have found. `program` is the program's name, with the command's where one was
 /// given.
 pub(super) fn getopt_mistake(program: &str, text: String) -> Mistake {
-    Mistake { program: program.to_owned(), error: Error::invalid(text).hint(try_help(program)) }
+    Mistake { program: program.to_owned(), error: Error::invalid(text).hint(try_help(program)), code: 1 }
 }
 
 /// Where to find help.
@@ -164,14 +184,15 @@ pub(super) fn try_help(program: &str) -> String {
 
 /// A wrong use of a command: the message, then where to find help.
 pub fn usage_error(command: &str, text: impl Into<String>) -> Error {
-    Error::invalid(text).hint(try_help(&format!("{} {command}", invoked())))
+    Error::new(Kind::Usage(text.into())).hint(try_help(&format!("{} {command}", invoked())))
 }
 
 /// The error of a value parser as it was; anything else that clap finds wrong, in clap's words.
 pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     use std::error::Error as _;
     if let Some(ours) = error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
-        let error = Error::invalid(ours.text.as_str());
+        let text = ours.text.clone();
+        let error = Error::new(if ours.usage { Kind::Usage(text) } else { Kind::Invalid(text) });
         return ours.hints.iter().fold(error, |error, hint| error.hint(hint.as_str()));
     }
     let text = error.to_string();

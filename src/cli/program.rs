@@ -26,21 +26,21 @@ pub fn main(args: &[OsString]) -> i32 {
     match run(args) {
         Ok(code) => code,
         Err(Mistake { error, .. }) if let Kind::Interrupted(signal) = *error.kind() => signal::die_of(signal),
-        Err(Mistake { program, error }) => {
+        Err(Mistake { program, error, code }) => {
             output::report_as(&program, &error);
-            1
+            code
         }
     }
 }
 
 fn run(args: &[OsString]) -> Result<i32, Mistake> {
-    let plain = |error| Mistake { program: PROGRAM.to_owned(), error };
+    let plain = Mistake::plain;
     let scan = scan(&standard_options(), args, Order::OperandsLast);
     // Only the options: the operands belong to the command.
     match standard_options().try_get_matches_from(&scan.options) {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => return print(&help::program()).map_err(plain),
         Err(error) if error.kind() == ErrorKind::DisplayVersion => return print(&help::version()).map_err(plain),
-        Err(error) => return Err(Mistake { program: PROGRAM.to_owned(), error: value_error("", &error) }),
+        Err(error) => return Err(plain(value_error("", &error))),
         Ok(matches) => {
             for trace in matches.get_many::<Trace>("trace").into_iter().flatten() {
                 if trace.help {
@@ -63,13 +63,13 @@ fn run(args: &[OsString]) -> Result<i32, Mistake> {
     let rest = &args[args.len() - (scan.operands.len() - 1)..];
     match parse(command, rest)? {
         Parsed::Help(text) => print(&text).map_err(plain),
-        Parsed::Run(args) => (command.run)(&args).map_err(plain),
+        Parsed::Run(args) => (command.run)(&args).map_err(|error| Mistake::of(command, error)),
     }
 }
 
 /// A mistake that is none of the options'.
 fn usage_mistake(text: String) -> Mistake {
-    Mistake { program: PROGRAM.to_owned(), error: Error::invalid(text).hint(try_help(invoked())) }
+    Mistake::plain(Error::invalid(text).hint(try_help(invoked())))
 }
 
 fn print(text: &str) -> Result<i32> {

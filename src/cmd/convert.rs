@@ -1,12 +1,11 @@
 //! `convert`: copies the contents of images into another one.
 //!
-//! `request` is what was asked for, `run` does it, `target` is what it writes into, `watch` tells how it goes.
+//! `request` is what was asked for, `run` does it, `target` is what it writes into.
 
 mod overlap;
 mod request;
 mod run;
 mod target;
-mod watch;
 
 use clap::Arg;
 
@@ -25,6 +24,7 @@ pub static COMMAND: Command = Command {
                [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file \
                [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] \
                [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename",
+    failure: 1,
     define,
     run,
 };

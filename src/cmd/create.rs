@@ -16,6 +16,7 @@ pub static COMMAND: Command = Command {
     summary: "Make a new, empty image",
     synopsis: "create [--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename \
                [size]",
+    failure: 1,
     define,
     run,
 };

@@ -17,6 +17,7 @@ pub static COMMAND: Command = Command {
     name: "info",
     summary: "Show what an image is and what it contains",
     synopsis: "info [--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename",
+    failure: 1,
     define,
     run,
 };

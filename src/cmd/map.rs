@@ -16,6 +16,7 @@ pub static COMMAND: Command = Command {
     summary: "Show which parts of a disk are data, which are zeros, and where they lie",
     synopsis: "map [--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] \
                [--output=ofmt] [-U] filename",
+    failure: 1,
     define,
     run,
 };

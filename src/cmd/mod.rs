@@ -3,11 +3,13 @@
 //! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
 //! [`crate::cli`].
 
+mod compare;
 mod convert;
 mod create;
 mod info;
 mod map;
 mod snapshot;
+mod watch;
 
 use crate::cli::args::Args;
 use crate::error::Result;
@@ -21,6 +23,8 @@ pub struct Command {
     pub summary: &'static str,
     /// The classic synopsis lines, which clients probe for: the name, its options in brackets, the operands.
     pub synopsis: &'static str,
+    /// The exit code after an error; wrong use of the command line is always 1.
+    pub failure: i32,
     /// Adds the options. `-h, --help` is there already.
     pub define: fn(clap::Command) -> clap::Command,
     /// Runs it and returns the exit code. An error is printed by the caller, which then exits with 1.
@@ -29,7 +33,7 @@ pub struct Command {
 
 /// All commands, in the order `--help` lists them.
 pub static COMMANDS: &[&Command] =
-    &[&convert::COMMAND, &create::COMMAND, &info::COMMAND, &map::COMMAND, &snapshot::COMMAND];
+    &[&compare::COMMAND, &convert::COMMAND, &create::COMMAND, &info::COMMAND, &map::COMMAND, &snapshot::COMMAND];
 
 /// The command of that name.
 pub fn find(name: &str) -> Option<&'static Command> {

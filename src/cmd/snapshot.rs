@@ -14,6 +14,7 @@ pub static COMMAND: Command = Command {
     summary: "List, take, apply or delete snapshots inside an image",
     synopsis: "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-l | -a snapshot | -c snapshot | \
                -d snapshot] filename",
+    failure: 1,
     define,
     run,
 };

@@ -5,9 +5,9 @@
 
 use super::request::{Request, SnapshotChoice};
 use super::target::{NewTarget, Target};
-use super::watch::Watch;
 use crate::cli::common::image_spec;
 use crate::cli::output;
+use crate::cmd::watch::Watch;
 use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};

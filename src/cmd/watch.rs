@@ -1,4 +1,4 @@
-//! What a conversion tells its user on the way.
+//! What long work tells its user on the way.
 
 use crate::cli::output;
 use crate::cli::progress::Progress;
@@ -6,7 +6,7 @@ use crate::copy::Monitor;
 use crate::error::Result;
 use crate::sys::signal;
 
-/// Progress, warnings and signals of one conversion.
+/// Progress, warnings and signals of one run.
 #[derive(Debug)]
 pub struct Watch {
     progress: Progress,
@@ -15,12 +15,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Shows progress and warnings, or not; from now on signals end the conversion cleanly.
+    /// Shows progress and warnings, or not; from now on signals end the run cleanly.
     pub fn new(progress: bool, quiet: bool) -> Result<Self> {
         Ok(Watch { progress: Progress::new(progress)?, shown: progress, quiet })
     }
 
-    /// The conversion is over.
+    /// The work is over.
     pub fn finish(&self, done: bool) {
         self.progress.finish(done);
     }
