@@ -56,7 +56,8 @@ fn help_counts_if_it_comes_before_the_mistake() {
 
 #[test]
 fn mistakes_name_the_command() {
-    let Mistake { program, error } = parse_words("info", &["-x"]).unwrap_err();
+    let Mistake { program, error, code } = parse_words("info", &["-x"]).unwrap_err();
+    assert_eq!(code, 1);
     assert_eq!(program, "qemu-img info");
     assert_eq!(error.to_string(), "invalid option -- 'x'");
     assert_eq!(error.hints(), ["Try 'qemu-img info --help' for more info"]);
