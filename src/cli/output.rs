@@ -45,6 +45,11 @@ pub(super) fn warn_as(place: &str, warning: &str) {
     print_error(&format!("{place}: warning: {warning}\n"));
 }
 
+/// Prints an announcement that has its own form.
+pub fn notice(text: &str) {
+    print_error(&format!("{text}\n"));
+}
+
 /// Prints the warnings that come up while images are opened.
 pub const WARNINGS: WarningSink = WarningSink(|warning| match warning {
     Warning::Plain(text) => warn(text),

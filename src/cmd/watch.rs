@@ -52,6 +52,10 @@ impl Monitor for Watch {
         }
     }
 
+    fn notice(&self, text: &str) {
+        output::notice(text);
+    }
+
     fn interrupted(&self) -> Option<i32> {
         signal::requested()
     }

@@ -55,6 +55,11 @@ pub trait Monitor: Sync {
         let _ = text;
     }
 
+    /// An image contradicts itself: the announcement of that, once per copy.
+    fn notice(&self, text: &str) {
+        let _ = text;
+    }
+
     /// The signal that asks this run to end, if one has come.
     fn interrupted(&self) -> Option<i32> {
         None

@@ -120,17 +120,25 @@ pub struct Plan<'a> {
     index: u64,
     known: Option<Known>,
     warnings: Vec<String>,
+    /// What images announced about themselves since they were last asked for.
+    notices: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
     /// A plan for all of `source`.
     pub fn new(source: &'a Source<'a>, rules: PlanRules) -> Self {
-        Plan { source, rules, cursor: 0, index: 0, known: None, warnings: Vec::new() }
+        Plan { source, rules, cursor: 0, index: 0, known: None, warnings: Vec::new(), notices: Vec::new() }
     }
 
     /// Warnings since the last call.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// Announcements ([`Error::notices`](crate::error::Error::notices)) of errors that only led to warnings, since the last
+    /// call.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Fills in the next task; `false` when there is nothing left to do. `offload` says whether the kernel may copy an
@@ -241,6 +249,7 @@ impl<'a> Plan<'a> {
                         len = (len.min(end - guest) / SECTOR).div_ceil(4) * SECTOR;
                         continue;
                     }
+                    self.notices.extend_from_slice(error.notices());
                     self.warnings
                         .push(format!("error while reading block status at offset {guest}: {}", error.errno_text()));
                     break Found { part: self.source.part_at(guest), len: SECTOR, status: Status::Unknown };

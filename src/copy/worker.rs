@@ -1,5 +1,6 @@
 //! The workers of a copy.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub(super) struct Shared<'a> {
     reserve: bool,
     /// `None` where everything is written.
     sparse: Option<SparseRule>,
+    /// Whether an image has announced that it contradicts itself.
+    announced: AtomicBool,
     /// The error of the earliest task that failed.
     failure: Mutex<Option<(u64, Error)>>,
 }
@@ -69,6 +72,7 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
         rate: job.options.rate.map(RateLimit::new),
         reserve: storage.fd().is_some_and(|fd| sys::fs::file_system(fd) == sys::fs::FileSystem::Ext4),
         sparse: (job.options.min_sparse > 0).then(|| SparseRule::new(job.options.min_sparse, alignment)),
+        announced: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
     let windows = job.source.size().div_ceil(WINDOW);
@@ -147,10 +151,20 @@ impl Shared<'_> {
             let part = source.part(index);
             self.offload.wants(part.chain, part.start, extent)
         });
+        self.announce(&plan.take_notices());
         for warning in plan.take_warnings() {
             self.job.monitor.warn(&warning);
         }
         more
+    }
+
+    /// Passes on what an image announces about itself; once is enough, as it says itself.
+    fn announce(&self, notices: &[String]) {
+        if let Some(notice) = notices.first()
+            && !self.announced.swap(true, Ordering::Relaxed)
+        {
+            self.job.monitor.notice(notice);
+        }
     }
 
     fn throttle(&self, bytes: u64) -> Result<()> {
@@ -460,6 +474,7 @@ fn read_item(shared: &Shared<'_>, item: &Item, bytes: &mut [u8]) -> Result<()> {
     for (sector, part) in (item.guest..).step_by(SECTOR as usize).zip(bytes.chunks_mut(SECTOR as usize)) {
         if let Err(error) = read(sector, part) {
             let offset = sector - source.part(item.part).start;
+            shared.announce(error.notices());
             shared.job.monitor.warn(&format!("error while reading offset {offset}: {}", error.errno_text()));
             part.fill(0);
         }

@@ -92,7 +92,7 @@ fn unallocated_tables(meta: &Meta, geometry: Geometry, guest: u64, len: u64) -> 
 /// L2 tables lie on cluster borders.
 pub(super) fn check_l2_offset(geometry: Geometry, offset: HostOffset, l1_index: u64) -> Result<()> {
     if geometry.in_cluster(offset.0) != 0 {
-        let text = format!("L2 table offset {:#x} unaligned (L1 index: {l1_index:#x})", offset.0);
+        let text = format!("L2 table offset {:#x} unaligned (L1 index: {})", offset.0, super::refcount::hex(l1_index));
         return Err(Error::corruption_event(text));
     }
     Ok(())

@@ -32,7 +32,8 @@ impl Tables {
         let mut tables = Vec::new();
         for (index, table) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.table()?))) {
             if geometry.in_cluster(table.0) != 0 {
-                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index:#x})", table.0);
+                let index = super::super::refcount::hex(index as u64);
+                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index})", table.0);
                 return Err(Error::fatal_corruption(text));
             }
             tables.push(table);
