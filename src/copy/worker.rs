@@ -380,7 +380,8 @@ impl<'s, 'a> Worker<'s, 'a> {
         packer.pack(&layout.write, task.start(), &self.buf, plain_from).context(failed)?;
         let Some(pending) = place(self.shared, task, layout, packer.places())? else { return Ok(()) };
         for place in packer.places() {
-            let at = || write_error(task, place.guest);
+            // The reference writes cluster by cluster here.
+            let at = || written(place.guest);
             match place.payload {
                 Payload::Plain => self
                     .write_bytes(&*pending, task.start(), Range { guest: place.guest, len: place.len })
@@ -413,7 +414,11 @@ fn place<'a>(
     let compressed = places.iter().find(|place| place.payload != Payload::Plain);
     let pending = match compressed.or(places.first()) {
         None => None,
-        Some(place) => Some(shared.layer.prepare(places).context(|| write_error(task, place.guest))?),
+        Some(place) => {
+            let byte =
+                || if shared.job.options.compress { written(place.guest) } else { write_error(task, place.guest) };
+            Some(shared.layer.prepare(places).context(byte)?)
+        }
     };
     if shared.ordered {
         shared.turn.pass(task.index);
@@ -491,6 +496,10 @@ fn write_error(task: &Task, guest: u64) -> String {
         Some((_, start)) => start,
         None => guest,
     };
+    written(byte)
+}
+
+fn written(byte: u64) -> String {
     format!("error while writing at byte {byte}")
 }
 
