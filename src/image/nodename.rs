@@ -19,6 +19,11 @@ impl NodeNames {
         Ok(NodeName { name, names: self.clone() })
     }
 
+    /// Makes all names free, for a second look at images that are still open.
+    pub fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Whether an open node has this name.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(name)

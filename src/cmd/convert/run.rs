@@ -64,6 +64,7 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     }
     if request.verify {
         // Opened anew, as what is in memory of the tables could be right where the file is wrong; the lock stays held.
+        context.names.forget();
         let again = open_chain(&spec, OpenFlags { share: true, cache, ..OpenFlags::READ }, context)
             .context(|| format!("'{}' is not what it should be", request.target))?;
         verify(request, &chains, &again, watch)?;
