@@ -21,6 +21,23 @@ pub(super) fn define(command: &Command) -> clap::Command {
     (command.define)(definition)
 }
 
+/// The whole program as one definition, for what is made out of it: shell completions and manual pages.
+pub fn definition() -> clap::Command {
+    let commands = COMMANDS.iter().map(|command| {
+        define(command)
+            .mut_args(for_display)
+            .no_binary_name(false)
+            .override_usage(format!("{PROGRAM} {}", command.synopsis))
+    });
+    clap::Command::new(PROGRAM)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Inspects, converts and snapshots disk images of virtual machines")
+        .override_usage(format!("{PROGRAM} [standard options] COMMAND [options] [operands]"))
+        .after_help(CONVENTIONS.trim())
+        .disable_help_subcommand(true)
+        .subcommands(commands)
+}
+
 /// The help of one command.
 pub fn command(command: &Command) -> String {
     let template =
@@ -96,7 +113,7 @@ beginning of a raw disk. 'cache' is one of none, writeback (default of sources),
 (default of targets). 'objectdef' defines a secret: 'secret,id=ID,file=FILE' or 'secret,id=ID,data=TEXT'. With
 '--image-opts', a name is a list of options instead: 'driver=qcow2,file.filename=FILE,encrypt.key-secret=ID'.
 
-The exit code is 0 after success and 1 after any error.
+The exit code is 0 after success and 1 after any error, unless the command's help says otherwise.
 ";
 
 /// What `--version` prints. The first line starts like the reference's.

@@ -35,6 +35,10 @@ fn define(command: clap::Command) -> clap::Command {
         .arg(common::force_share())
         .arg(object())
         .arg(operands("FILENAME1 FILENAME2", "The images"))
+        .after_help(
+            "The exit code is 0 if the disks are equal, 1 if they differ (or the command line is wrong), 2 if an image \
+             cannot be\nopened, 3 if the layout of an image cannot be read, and 4 if its content cannot be read.",
+        )
 }
 
 fn run(args: &Args) -> Result<i32> {
