@@ -25,6 +25,7 @@ const LISTS: &[&str] = &[
     "-o cluster_size=256",
     "-o refcount_bits=3",
     "-o refcount_bits=128",
+    "-o refcount_bits=-1",
     "-o compat=0.10,refcount_bits=8",
     "-o extended_l2=on",
     "-o extended_l2=on,cluster_size=8k",

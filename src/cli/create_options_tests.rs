@@ -39,7 +39,7 @@ fn lists_are_read_as_the_reference_reads_them() {
         ("cluster_size=8E", "cluster_size=9223372036854775808;"),
         ("refcount_bits=020", "refcount_bits=16;"),
         ("refcount_bits= 16", "refcount_bits=16;"),
-        ("refcount_bits=-1", "refcount_bits=18446744073709551615;"),
+        ("refcount_bits=-1", "refcount_bits=-1;"),
         ("backing_file=a,,b,compat=1.1", "backing_file=a,b;compat=1.1;"),
         ("compat=1.1,,,lazy_refcounts", "compat=1.1,;lazy_refcounts=on;"),
         ("compat=x,,?", "compat=x,?;"),
