@@ -9,8 +9,9 @@ mod target;
 
 use clap::Arg;
 
-use self::request::{Parsed, parse_rate, parse_snapshot, parse_sparse, parse_workers};
+use self::request::{Parsed, parse_rate, parse_sparse, parse_workers};
 use super::Command;
+use super::source_snapshot::parse_snapshot;
 use crate::cli::args::{Args, OWN, flag, object, operands, parsed, value};
 use crate::cli::create_options::option_list;
 use crate::cli::output;

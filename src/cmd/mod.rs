@@ -8,7 +8,9 @@ mod convert;
 mod create;
 mod info;
 mod map;
+mod measure;
 mod snapshot;
+mod source_snapshot;
 mod watch;
 
 use crate::cli::args::Args;
@@ -32,8 +34,15 @@ pub struct Command {
 }
 
 /// All commands, in the order `--help` lists them.
-pub static COMMANDS: &[&Command] =
-    &[&compare::COMMAND, &convert::COMMAND, &create::COMMAND, &info::COMMAND, &map::COMMAND, &snapshot::COMMAND];
+pub static COMMANDS: &[&Command] = &[
+    &compare::COMMAND,
+    &convert::COMMAND,
+    &create::COMMAND,
+    &info::COMMAND,
+    &map::COMMAND,
+    &measure::COMMAND,
+    &snapshot::COMMAND,
+];
 
 /// The command of that name.
 pub fn find(name: &str) -> Option<&'static Command> {

@@ -9,7 +9,7 @@ pub mod raw;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::{Child, Layer, OpenContext, OpenFlags, Options};
+use crate::image::{Chain, Child, Layer, OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
 /// The type of a creation option, which decides how its value is read and what `-o help` prints.
@@ -103,6 +103,29 @@ impl CreateOptions {
     }
 }
 
+/// A question about the file of an image that does not exist.
+pub struct MeasureRequest<'a> {
+    /// The virtual size in bytes; where there is a source, that has a size of its own.
+    pub size: u64,
+    /// Creation options as in [`CreateRequest`].
+    pub options: &'a CreateOptions,
+    /// The image that would be converted.
+    pub source: Option<&'a Chain>,
+    /// Secrets.
+    pub context: &'a OpenContext,
+}
+
+/// How large the file of a new image would be, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// With the data that there is.
+    pub required: u64,
+    /// With data everywhere.
+    pub fully_allocated: u64,
+    /// What the bitmaps of the source would take beyond that; `None` where they cannot be copied.
+    pub bitmaps: Option<u64>,
+}
+
 /// A format: what it is called and what it can do.
 #[derive(Debug)]
 pub struct Format {
@@ -116,6 +139,8 @@ pub struct Format {
     pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,
     /// Creates an image; removes what it made when it fails.
     pub create: Option<fn(CreateRequest<'_>) -> Result<()>>,
+    /// Computes how large the file of a new image would be.
+    pub measure: Option<fn(MeasureRequest<'_>) -> Result<Measured>>,
     /// Whether images of this format can have a backing file.
     pub backing: bool,
     /// Whether compressed clusters can be written.

@@ -36,10 +36,11 @@ pub fn options_for(filename: &str) -> &'static [OptionDesc] {
 }
 
 /// A file as an image of its own (`-f file`): raw, in all but the name.
-pub static FILE: Format = Format { name: "file", create_options: FILE_OPTIONS, ..raw::DESCRIPTOR };
+pub static FILE: Format = Format { name: "file", create_options: FILE_OPTIONS, measure: None, ..raw::DESCRIPTOR };
 
 /// A device as an image of its own (`-f host_device`).
-pub static HOST_DEVICE: Format = Format { name: "host_device", create_options: DEVICE_OPTIONS, ..raw::DESCRIPTOR };
+pub static HOST_DEVICE: Format =
+    Format { name: "host_device", create_options: DEVICE_OPTIONS, measure: None, ..raw::DESCRIPTOR };
 
 /// The file of `size` bytes that these creation options ask for. What `preallocation` means is the format's business.
 pub fn new_file(options: &CreateOptions, size: u64) -> Result<NewFile> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CreateRequest, Format, OpenRequest, protocol};
+use super::{CreateRequest, Format, MeasureRequest, Measured, OpenRequest, protocol};
 use crate::error::{Error, Result};
 use crate::image::{
-    Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Window, ZeroFlags,
-    create_storage, not_supported, probes_as_raw,
+    Chain, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Window,
+    ZeroFlags, create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
 use crate::storage::{FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
@@ -24,6 +24,7 @@ pub const DESCRIPTOR: Format = Format {
     create_options: protocol::DISK_OPTIONS,
     open,
     create: Some(create),
+    measure: Some(measure),
     backing: false,
     compression: false,
 };
@@ -103,6 +104,13 @@ fn create(request: CreateRequest<'_>) -> Result<()> {
     let (_, guard) = create_storage(request.filename, &NewFile { preallocation, role: FileRole::Raw, ..new })?;
     guard.keep();
     Ok(())
+}
+
+/// A raw image is as long as its disk.
+fn measure(request: MeasureRequest<'_>) -> Result<Measured> {
+    let size = request.source.map_or(request.size, Chain::size);
+    let size = align_up(size, SECTOR).ok_or_else(|| Error::os(libc::EFBIG))?;
+    Ok(Measured { required: size, fully_allocated: size, bitmaps: None })
 }
 
 /// An opened raw image.

@@ -2,6 +2,7 @@
 
 use crate::cli::args::Args;
 use crate::cli::create_options::asks_for_help;
+use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::error::{Error, Result};
 use crate::number::{number_argument, size_argument};
 use crate::storage::CacheMode;
@@ -13,20 +14,6 @@ const MAX_SPARSE: u64 = 16 << 20;
 const MAX_WORKERS: u64 = 16;
 /// `-S` where it is not given, in bytes.
 const DEFAULT_SPARSE: u64 = 4 * KIB;
-
-/// Which internal snapshot to read (`-l`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SnapshotChoice {
-    /// An ID or a name.
-    Any(String),
-    /// `snapshot.id=,snapshot.name=`.
-    Exact {
-        /// The ID.
-        id: Option<String>,
-        /// The name.
-        name: Option<String>,
-    },
-}
 
 /// What `convert` was asked for.
 #[derive(Clone, Debug)]
@@ -120,45 +107,6 @@ pub fn parse_workers(text: &str) -> Result<u64> {
 /// The value of `-r`.
 pub fn parse_rate(text: &str) -> Result<u64> {
     size_argument("rate limit", text)
-}
-
-/// The value of `-l`.
-pub fn parse_snapshot(text: &str) -> Result<SnapshotChoice> {
-    if !text.starts_with("snapshot.") {
-        return Ok(SnapshotChoice::Any(text.to_owned()));
-    }
-    let (mut id, mut name) = (None, None);
-    for element in split_commas(text) {
-        let (key, value) = element.split_once('=').unwrap_or((&element, "on"));
-        match key {
-            "snapshot.id" => id = Some(value.to_owned()),
-            "snapshot.name" => name = Some(value.to_owned()),
-            _ => {
-                return Err(Error::invalid(format!("Invalid parameter '{key}'"))
-                    .hint(format!("qemu-img: Failed in parsing snapshot param '{text}'")));
-            }
-        }
-    }
-    Ok(SnapshotChoice::Exact { id, name })
-}
-
-/// Splits at commas; `,,` is a comma inside a value.
-fn split_commas(text: &str) -> Vec<String> {
-    let mut elements = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == ',' && chars.peek() != Some(&',') {
-            elements.push(String::new());
-            continue;
-        }
-        if c == ',' {
-            chars.next();
-        }
-        if let Some(last) = elements.last_mut() {
-            last.push(c);
-        }
-    }
-    elements
 }
 
 /// Checks the arguments in the reference's order.

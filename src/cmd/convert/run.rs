@@ -3,13 +3,14 @@
 //! Everything that can be checked is checked before the target is touched. From its creation to the end a guard removes
 //! the target again (or empties a file that was there before) should anything fail.
 
-use super::request::{Request, SnapshotChoice};
+use super::request::Request;
 use super::target::{NewTarget, Target};
 use crate::cli::common::image_spec;
 use crate::cli::output;
+use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::cmd::watch::Watch;
 use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
 use crate::{copy, format};
@@ -105,23 +106,7 @@ fn load_snapshot(request: &Request<'_>, chains: &[Chain]) -> Result<()> {
     if matches!(choice, SnapshotChoice::Any(_)) && chains.len() > 1 {
         return Err(Error::invalid("No support for concatenating multiple snapshot"));
     }
-    let layer = &chains[0].top().layer;
-    let failed = || "Failed to load snapshot";
-    let Some(snapshots) = layer.snapshots() else {
-        let text = format!(
-            "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
-            layer.format()
-        );
-        return Err(Error::unsupported(text)).context(failed);
-    };
-    match choice {
-        SnapshotChoice::Any(text) => match snapshots.view(Some(text), None) {
-            Err(error) if matches!(error.kind(), Kind::NotFound(_)) => snapshots.view(None, Some(text)),
-            result => result,
-        },
-        SnapshotChoice::Exact { id, name } => snapshots.view(id.as_deref(), name.as_deref()),
-    }
-    .context(failed)
+    choice.show(&*chains[0].top().layer)
 }
 
 fn check_bitmaps(request: &Request<'_>, chains: &[Chain]) -> Result<()> {

@@ -14,7 +14,7 @@
 //! | `write` | places for guest bytes, zero clusters, publishing |
 //! | `compress`, `crypt` | payload transformations |
 //! | `snapshot`, `bitmap` | what their tables hold and the operations on them |
-//! | `options`, `create` | creation options and new images |
+//! | `options`, `create`, `measure` | creation options and new images |
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
@@ -27,6 +27,7 @@ mod geometry;
 mod header;
 mod info;
 mod map;
+mod measure;
 mod open;
 mod options;
 mod refcount;
@@ -59,6 +60,7 @@ pub static FORMAT: Format = Format {
     create_options: options::CREATE_OPTIONS,
     open: open::open,
     create: Some(create::create),
+    measure: Some(measure::measure),
     backing: true,
     compression: true,
 };

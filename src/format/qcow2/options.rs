@@ -163,7 +163,8 @@ impl NewImage {
     }
 }
 
-fn is_on(options: &CreateOptions, name: &str) -> bool {
+/// Whether a switch is on.
+pub fn is_on(options: &CreateOptions, name: &str) -> bool {
     options.get(name) == Some("on")
 }
 
@@ -191,7 +192,8 @@ fn number(name: &str, value: Option<&str>, default: u64) -> Result<u64> {
     value.parse().map_err(|_| Error::invalid(format!("Parameter '{name}' expects a number")))
 }
 
-fn cluster_bits(value: Option<&str>, extended: bool) -> Result<u32> {
+/// log2 of the cluster size that the option asks for.
+pub fn cluster_bits(value: Option<&str>, extended: bool) -> Result<u32> {
     let size = number("cluster_size", value, 65536)?;
     if !size.is_power_of_two() || !(512..=2 << 20).contains(&size) {
         return Err(Error::invalid("Cluster size must be a power of two between 512 and 2048k"));
