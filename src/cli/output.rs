@@ -35,6 +35,31 @@ pub(super) fn report_as(program: &str, error: &Error) {
     print_error(&format!("{notices}{program}: {error}\n{hints}"));
 }
 
+/// Lines for stderr that are many: printed some at a time.
+#[derive(Debug, Default)]
+pub struct Lines(String);
+
+impl Lines {
+    /// How much is gathered before it is printed.
+    const MOST: usize = 32 << 10;
+
+    /// Adds a line.
+    pub fn add(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
+        if self.0.len() >= Self::MOST {
+            self.print();
+        }
+    }
+
+    /// Prints what was gathered.
+    pub fn print(&mut self) {
+        if !self.0.is_empty() {
+            print_error(&std::mem::take(&mut self.0));
+        }
+    }
+}
+
 /// Prints a warning to stderr.
 pub fn warn(warning: &str) {
     warn_as(PROGRAM, warning);

@@ -3,6 +3,7 @@
 //! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
 //! [`crate::cli`].
 
+mod check;
 mod compare;
 mod convert;
 mod create;
@@ -35,6 +36,7 @@ pub struct Command {
 
 /// All commands, in the order `--help` lists them.
 pub static COMMANDS: &[&Command] = &[
+    &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
     &create::COMMAND,

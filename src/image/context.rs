@@ -52,6 +52,8 @@ pub struct OpenFlags {
     /// This run has created the image: nothing is lost if it is unusable after a crash, so metadata may be written in any
     /// order.
     pub fresh: bool,
+    /// The image will be checked: damage that a check finds is no reason not to open it, and opening repairs nothing.
+    pub check: bool,
 }
 
 impl OpenFlags {
@@ -64,6 +66,7 @@ impl OpenFlags {
         no_backing: false,
         no_io: false,
         fresh: false,
+        check: false,
     };
     /// Read and write with the default cache mode.
     pub const WRITE: OpenFlags = OpenFlags { write: true, ..OpenFlags::READ };

@@ -6,6 +6,7 @@
 
 pub mod bitmaps;
 mod chain;
+mod check;
 mod context;
 mod filename;
 mod info;
@@ -32,6 +33,7 @@ use crate::storage::Storage;
 
 pub use bitmaps::Bitmaps;
 pub use chain::{Chain, ChainExtent};
+pub use check::{CheckNote, CheckReport, Checks, Repair};
 pub use context::{OpenContext, OpenFlags, OpenPolicy, Reference, Warning, WarningSink};
 pub use filename::{protocol_prefix, resolve_backing};
 pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
@@ -260,6 +262,11 @@ pub trait Layer: Send + Sync + Debug {
 
     /// Access to persistent bitmaps; `None` where the image cannot have any.
     fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        None
+    }
+
+    /// Access to the check of the image's own structures; `None` where the format has nothing to be checked.
+    fn checks(&self) -> Option<&dyn Checks> {
         None
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::crypto::{Secret, Secrets};
 use crate::format::CreateOptions;
+use crate::format::qcow2::header::Purpose;
 use crate::format::qcow2::testing::{Done, available, tool};
 use crate::image::OpenContext;
 use crate::storage::MemStorage;
@@ -237,7 +238,7 @@ fn a_device_full_of_old_bytes_becomes_a_clean_image() {
     let file: Arc<dyn Storage> = Arc::new(MemStorage::new(vec![0xaa; 4 << 20]));
     let image = options::check(&options("cluster_size=4k"), 1 << 30, &Secrets::default()).unwrap();
     write_image(&file, None, image).unwrap();
-    let header = Header::read(&*file, true).unwrap();
+    let header = Header::read(&*file, Purpose::Write).unwrap();
     let mut l1 = vec![1; header.l1_size as usize * 8];
     file.read_at(&mut l1, header.l1_offset).unwrap();
     assert!(l1.iter().all(|byte| *byte == 0));

@@ -1,4 +1,4 @@
-use super::super::header::CryptoPointer;
+use super::super::header::{CryptoPointer, Purpose};
 use super::*;
 use crate::storage::MemStorage;
 
@@ -69,7 +69,7 @@ fn image(options: &str) -> (Header, Arc<dyn Storage>, Crypt) {
     let (bytes, crypt) = create.create().unwrap();
     let file = MemStorage::default();
     file.write_at(&bytes, 0x40000).unwrap();
-    let mut header = Header::read(&MemStorage::new(plain_header()), false).unwrap();
+    let mut header = Header::read(&MemStorage::new(plain_header()), Purpose::Read).unwrap();
     header.crypt_method = create.method();
     header.crypto = (create.header_len() > 0).then(|| CryptoPointer { offset: 0x40000, len: create.header_len() });
     (header, Arc::new(file), crypt)
@@ -115,7 +115,7 @@ fn new_images_open_and_tie_sectors_to_the_right_offset() {
 fn run_time_options_are_understood_and_refused_as_the_reference_does() {
     let (luks, luks_file, _) = image("encrypt.format=luks,encrypt.iter-time=0");
     let (aes, aes_file, _) = image("encrypt.format=aes");
-    let plain = Header::read(&MemStorage::new(plain_header()), false).unwrap();
+    let plain = Header::read(&MemStorage::new(plain_header()), Purpose::Read).unwrap();
     let required = "Parameter 'encrypt.key-secret' is required for cipher";
     let cases: &[(&str, &Header, &Arc<dyn Storage>, &str)] = &[
         ("{}", &luks, &luks_file, required),

@@ -31,7 +31,7 @@ fn sample(version: u32) -> Header {
 }
 
 fn read(bytes: Vec<u8>) -> Result<Header> {
-    Header::read(&MemStorage::new(bytes), false)
+    Header::read(&MemStorage::new(bytes), Purpose::Read)
 }
 
 #[test]
@@ -151,8 +151,8 @@ fn names_unknown_features_as_the_image_does() {
 fn a_corrupt_image_is_read_but_not_written() {
     let header = Header { incompatible: incompatible::CORRUPT, ..sample(3) };
     let file = MemStorage::new(header.to_bytes().expect("it fits"));
-    assert!(Header::read(&file, false).is_ok());
-    let text = Header::read(&file, true).expect_err("it must not be written").to_string();
+    assert!(Header::read(&file, Purpose::Read).is_ok());
+    let text = Header::read(&file, Purpose::Write).expect_err("it must not be written").to_string();
     assert_eq!(text, "qcow2: Image is corrupt; cannot be opened read/write");
 }
 

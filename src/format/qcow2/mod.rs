@@ -14,11 +14,13 @@
 //! | `write` | places for guest bytes, zero clusters, publishing |
 //! | `compress`, `crypt` | payload transformations |
 //! | `snapshot`, `bitmap` | what their tables hold and the operations on them |
+//! | `check` | looking at all structures, and repairing them |
 //! | `options`, `create`, `measure` | creation options and new images |
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
 mod bitmap;
+mod check;
 mod compress;
 mod create;
 mod crypt;
@@ -45,8 +47,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    BackingRef, Bitmaps, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place, Snapshots,
-    ZeroFlags, not_supported,
+    BackingRef, Bitmaps, Checks, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place,
+    Snapshots, ZeroFlags, not_supported,
 };
 use crate::storage::Storage;
 use crate::units::{SECTOR, align_down, align_up};
@@ -226,6 +228,10 @@ impl Layer for Qcow2 {
 
     fn info(&self) -> Result<LayerInfo> {
         self.layer_info()
+    }
+
+    fn checks(&self) -> Option<&dyn Checks> {
+        Some(self)
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {

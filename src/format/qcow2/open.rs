@@ -4,32 +4,40 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bitmap::{self, BitmapSet};
-use super::header::Header;
+use super::header::{Header, Purpose};
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
 use super::txn::DiscardPolicy;
 use super::{Meta, Qcow2, crypt};
 use crate::error::{Context, Error, Result};
 use crate::format::OpenRequest;
-use crate::image::{BackingRef, Layer, Options, Warning, as_bool};
+use crate::image::{BackingRef, Layer, OpenFlags, Options, Warning, as_bool};
 use crate::storage::Storage;
 
 /// Opens a qcow2 image.
 pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
-    let header = Header::read(&*request.storage, request.flags.write)?;
+    let purpose = match request.flags {
+        OpenFlags { check: true, .. } => Purpose::Check,
+        OpenFlags { write: true, .. } => Purpose::Write,
+        _ => Purpose::Read,
+    };
+    let header = Header::read(&*request.storage, purpose)?;
     let geometry = header.geometry();
     let (crypt, crypt_info) = crypt::open(&header, &request.storage, request.options, request.flags, request.context)?;
     let l1 =
         L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
     let data = open_data_file(&header, &mut request)?;
-    let snapshots = SnapshotTable::read(&*request.storage, &header)?;
+    let snapshots = match purpose {
+        Purpose::Check => SnapshotTable::default(),
+        _ => SnapshotTable::read(&*request.storage, &header)?,
+    };
     if let Some(warning) = bitmap::warning(&header) {
         request.context.warn(&Warning::Plain(warning.to_owned()));
     }
     let bitmaps = BitmapSet::read(&*request.storage, &header)?;
     let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
     let mut meta = Meta { l1, l2, snapshots, bitmaps, header: header.clone(), writer: None };
-    if request.flags.write {
+    if purpose == Purpose::Write {
         meta.open_writer(&request.storage, &data, request.flags.fresh)?;
         meta.writer()?.discards = discard_policy(request.options);
     }
@@ -46,7 +54,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
             .as_deref()
             .map(|name| BackingRef { filename: text(name), format: header.backing_format.as_deref().map(text) }),
         unwritten: OnceLock::new(),
-        writable: request.flags.write,
+        writable: purpose == Purpose::Write,
         meta: Mutex::new(meta),
     }))
 }

@@ -314,12 +314,18 @@ impl Meta {
     /// Makes the image ready to be written: refcounts are read, or rebuilt if they were not kept up to date; tables in
     /// use are protected; feature bits that must not survive a write are cleared.
     pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
-        self.writer = Some(Writer::open(file, data, &self.header, fresh)?);
-        self.protect_tables();
+        self.start_writer(file, data, fresh)?;
         if self.header.incompatible & incompatible::DIRTY != 0 {
             self.repair_dirty(file)?;
         }
         self.clear_unknown_bits();
+        Ok(())
+    }
+
+    /// As [`Meta::open_writer`], for an image whose refcounts are known to be right: nothing is repaired or cleared.
+    pub fn start_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
+        self.writer = Some(Writer::open(file, data, &self.header, fresh)?);
+        self.protect_tables();
         Ok(())
     }
 

@@ -43,6 +43,11 @@ impl BitmapSet {
         self.entries.is_empty()
     }
 
+    /// The offset and the number of entries of each bitmap's table.
+    pub fn tables(&self) -> Vec<(u64, u32)> {
+        self.entries.iter().map(|bitmap| (bitmap.table_offset, bitmap.table_size)).collect()
+    }
+
     /// What `info` shows.
     pub fn list(&self) -> Vec<BitmapInfo> {
         self.entries.iter().map(Bitmap::info).collect()

@@ -10,7 +10,7 @@ mod alloc;
 mod cache;
 mod protect;
 mod tail;
-mod width;
+pub(super) mod width;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use crate::storage::Storage;
 pub use protect::MetadataKind;
 
 /// Offset bits of an entry of the refcount table; the others are reserved.
-const TABLE_OFFSET: u64 = !0x1ff;
+pub(super) const TABLE_OFFSET: u64 = !0x1ff;
 /// Longest refcount table the reference opens, in bytes.
 pub const MAX_TABLE_BYTES: u64 = 8 << 20;
 
@@ -471,7 +471,7 @@ pub(super) fn overlap_error(kind: MetadataKind) -> Error {
 }
 
 /// Hexadecimal as C prints it with `%#x`: zero has no prefix.
-pub(super) fn hex(value: u64) -> String {
+pub(in crate::format::qcow2) fn hex(value: u64) -> String {
     if value == 0 { "0".to_owned() } else { format!("{value:#x}") }
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// The value at `index` of a block whose refcounts are `1 << order` bits wide.
-pub(super) fn get(block: &[u8], order: u32, index: usize) -> u64 {
+pub(in crate::format::qcow2) fn get(block: &[u8], order: u32, index: usize) -> u64 {
     match order {
         0..=2 => {
             let bits = 1usize << order;
@@ -22,7 +22,7 @@ pub(super) fn get(block: &[u8], order: u32, index: usize) -> u64 {
 }
 
 /// Sets the value at `index`; the caller has checked that it fits the width.
-pub(super) fn set(block: &mut [u8], order: u32, index: usize, value: u64) {
+pub(in crate::format::qcow2) fn set(block: &mut [u8], order: u32, index: usize, value: u64) {
     match order {
         0..=2 => {
             let bits = 1usize << order;

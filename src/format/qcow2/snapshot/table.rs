@@ -85,22 +85,57 @@ pub struct SnapshotTable {
     pub bytes: u64,
 }
 
+/// A table as far as it can be read.
+#[derive(Debug, Default)]
+pub struct LossyTable {
+    /// The entries that can be read.
+    pub table: SnapshotTable,
+    /// How much extra data each of them has on disk, in bytes.
+    pub extra_lens: Vec<u32>,
+    /// Where each of them ends, in bytes from the start of the table.
+    pub ends: Vec<u64>,
+    /// What is left out, in words.
+    pub losses: Vec<String>,
+    /// How many things those are.
+    pub lost: u64,
+}
+
 impl SnapshotTable {
     /// Reads the table that `header` points to. Entries that lie behind the end of the file read as zeros.
     pub fn read(file: &dyn Storage, header: &Header) -> Result<Self> {
+        Ok(Self::read_lossy(file, header, false)?.table)
+    }
+
+    /// As [`SnapshotTable::read`]; with `lossy`, what is too much of anything is left out instead of being an error.
+    pub fn read_lossy(file: &dyn Storage, header: &Header, lossy: bool) -> Result<LossyTable> {
         let mut reader = Reader { file, at: header.snapshots_offset, window: Vec::new(), window_at: 0 };
-        let mut table = SnapshotTable::default();
+        let mut found = LossyTable::default();
         for index in 0..header.nb_snapshots {
-            let entry = reader.entry(index)?;
-            table.bytes = reader.at - header.snapshots_offset;
-            if table.bytes > TABLE_BYTES_MAX {
-                let left = header.nb_snapshots - index;
-                let hint = format!("You can force-remove all {left} overhanging snapshots with qemu-img check -r all");
-                return Err(Error::os(libc::EFBIG).replace("Snapshot table is too big").hint(hint));
+            let (entry, extra_len) = reader.entry(index, lossy)?;
+            if extra_len > EXTRA_MAX {
+                found.lost += 1;
+                found.losses.push(format!(
+                    "Discarding too much extra metadata in snapshot table entry {index} ({extra_len} > {EXTRA_MAX})"
+                ));
             }
-            table.entries.push(entry);
+            let bytes = reader.at - header.snapshots_offset;
+            if bytes > TABLE_BYTES_MAX {
+                let left = header.nb_snapshots - index;
+                if !lossy {
+                    let hint =
+                        format!("You can force-remove all {left} overhanging snapshots with qemu-img check -r all");
+                    return Err(Error::os(libc::EFBIG).replace("Snapshot table is too big").hint(hint));
+                }
+                found.lost += u64::from(left);
+                found.losses.push(format!("Discarding {left} overhanging snapshots (snapshot table is too big)"));
+                break;
+            }
+            found.table.bytes = bytes;
+            found.table.entries.push(entry);
+            found.extra_lens.push(extra_len);
+            found.ends.push(bytes);
         }
-        Ok(table)
+        Ok(found)
     }
 
     /// The table as it lies on disk. `disk_size` stands in where a size was not recorded. Fails if it is too big.
@@ -161,6 +196,24 @@ impl Snapshot {
         }
     }
 
+    /// Whether there is nothing in it at all.
+    pub fn is_blank(&self) -> bool {
+        let blank = Snapshot {
+            id: Vec::new(),
+            name: Vec::new(),
+            unknown_extra: Vec::new(),
+            l1_offset: 0,
+            l1_size: 0,
+            date_sec: 0,
+            date_nsec: 0,
+            vm_clock_nsec: 0,
+            vm_state_size: 0,
+            disk_size: None,
+            icount: None,
+        };
+        *self == blank
+    }
+
     fn put(&self, out: &mut Vec<u8>, disk_size: u64) {
         let raw = RawEntry {
             l1_offset: self.l1_offset.into(),
@@ -211,21 +264,22 @@ impl Reader<'_> {
         Ok(&self.window[start..start + len])
     }
 
-    fn entry(&mut self, index: u32) -> Result<Snapshot> {
+    fn entry(&mut self, index: u32, lossy: bool) -> Result<(Snapshot, u32)> {
         let raw = RawEntry::read_from_bytes(self.take(ENTRY_LEN)?).expect("the length is right");
         let extra_len = raw.extra_len.get();
-        if extra_len > EXTRA_MAX {
+        if extra_len > EXTRA_MAX && !lossy {
             let text = format!("Too much extra metadata in snapshot table entry {index}");
             let hint = "You can force-remove this extra metadata with qemu-img check -r all";
             return Err(Error::os(libc::EFBIG).replace(text).hint(hint));
         }
-        let extra = self.take(extra_len as usize)?.to_vec();
+        let extra = self.take(extra_len.min(EXTRA_MAX) as usize)?.to_vec();
+        self.at += u64::from(extra_len.saturating_sub(EXTRA_MAX));
         let field =
             |at: usize| extra.get(at..at + 8).map(|word| u64::from_be_bytes(word.try_into().expect("eight bytes")));
         let id = self.take(usize::from(raw.id_len.get()))?.to_vec();
         let name = self.take(usize::from(raw.name_len.get()))?.to_vec();
         self.at = self.at.next_multiple_of(8);
-        Ok(Snapshot {
+        let snapshot = Snapshot {
             l1_offset: raw.l1_offset.get(),
             l1_size: raw.l1_size.get(),
             id,
@@ -237,7 +291,8 @@ impl Reader<'_> {
             disk_size: field(8),
             icount: field(16).filter(|count| *count != NO_ICOUNT),
             unknown_extra: extra.get(EXTRA_LEN..).unwrap_or(&[]).to_vec(),
-        })
+        };
+        Ok((snapshot, extra_len))
     }
 }
 

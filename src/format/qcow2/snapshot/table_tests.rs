@@ -1,4 +1,5 @@
 use super::*;
+use crate::format::qcow2::header::Purpose;
 use crate::storage::MemStorage;
 
 fn snapshot(id: &str, name: &str) -> Snapshot {
@@ -30,7 +31,7 @@ fn read(bytes: &[u8], count: u32) -> Result<SnapshotTable> {
     header[..72].copy_from_slice(&v2_header(count, AT as u64));
     file[..0x10000].copy_from_slice(&header);
     let file = MemStorage::new(file);
-    let header = Header::read(&file, false).expect("a sound header");
+    let header = Header::read(&file, Purpose::Read).expect("a sound header");
     SnapshotTable::read(&file, &header)
 }
 

@@ -1,0 +1,199 @@
+//! Comparing refcounts with what was counted.
+
+use super::Checker;
+use super::counts::PIECE;
+use super::disk::Unknown;
+use crate::error::Result;
+use crate::format::qcow2::refcount::{hex, width};
+use crate::image::Repair;
+
+/// A refcount that is not what was counted.
+#[derive(Clone, Copy, Debug)]
+struct Difference {
+    cluster: u64,
+    /// On disk.
+    found: u64,
+    counted: u64,
+}
+
+impl Checker<'_> {
+    /// Compares all refcounts with the counts, reports what differs, and corrects what `repair` allows.
+    pub(super) fn compare(&mut self, repair: Repair) -> Result<()> {
+        self.highest = 0;
+        let mut lower = false;
+        for index in self.blocks_to_compare() {
+            let mut at = self.first_of_block(index);
+            while let Some((end, differences)) = self.next_differences(index, at)? {
+                for difference in differences {
+                    lower |= self.differs(difference, repair)?;
+                }
+                at = end;
+            }
+        }
+        if repair == Repair::Nothing {
+            return Ok(());
+        }
+        // What was too small is right on disk before anything that was too great becomes free.
+        self.disk.write()?;
+        if lower { self.lower() } else { Ok(()) }
+    }
+
+    /// Reports one difference, and corrects it if it is a refcount that is too small. Says whether it is one that is too
+    /// great and shall be corrected.
+    fn differs(&mut self, difference: Difference, repair: Repair) -> Result<bool> {
+        let Difference { cluster, found, counted } = difference;
+        let leak = found > counted;
+        let fix = match repair {
+            Repair::Nothing => false,
+            Repair::Leaks => leak,
+            Repair::All => found > 0,
+        };
+        let word = if fix {
+            "Repairing"
+        } else if leak {
+            "Leaked"
+        } else {
+            "ERROR"
+        };
+        self.say(&format!("{word} cluster {cluster} refcount={found} reference={counted}"));
+        // The place for a count may be missing: new blocks have to be made.
+        self.rebuild |= found == 0;
+        let number = match (fix, leak) {
+            (true, true) => &mut self.found.leaks_fixed,
+            (true, false) => &mut self.found.corruptions_fixed,
+            (false, true) => &mut self.found.leaks,
+            (false, false) => &mut self.found.corruptions,
+        };
+        *number += 1;
+        if fix && !leak {
+            self.set(cluster, counted)?;
+        }
+        Ok(fix && leak)
+    }
+
+    /// Corrects all refcounts that are too great.
+    fn lower(&mut self) -> Result<()> {
+        for index in self.blocks_to_compare() {
+            let mut at = self.first_of_block(index);
+            while let Some((end, differences)) = self.next_differences(index, at)? {
+                for difference in differences.into_iter().filter(|difference| difference.found > difference.counted) {
+                    self.set(difference.cluster, difference.counted)?;
+                }
+                at = end;
+            }
+        }
+        self.disk.write()
+    }
+
+    fn set(&mut self, cluster: u64, value: u64) -> Result<()> {
+        match self.disk.set(cluster, value) {
+            Ok(()) => Ok(()),
+            Err(Unknown::Unreadable(error)) => Err(error),
+            Err(Unknown::Unaligned(..)) => Err(super::structures::unreadable()),
+        }
+    }
+
+    fn first_of_block(&self, index: u64) -> u64 {
+        index << self.geometry.refcount_block_bits()
+    }
+
+    /// Indices of the refcount blocks that are there or should be.
+    fn blocks_to_compare(&self) -> Vec<u64> {
+        let bits = self.geometry.refcount_block_bits();
+        let mut indices: Vec<u64> = Vec::new();
+        for number in self.counts.numbers() {
+            indices.extend((number * PIECE) >> bits..=((number + 1) * PIECE - 1) >> bits);
+        }
+        indices.extend((0u64..).zip(&self.disk.table).filter(|(_, entry)| **entry != 0).map(|(index, _)| index));
+        indices.sort_unstable();
+        indices.dedup();
+        indices.retain(|index| index << bits < self.clusters);
+        indices
+    }
+
+    /// The differences from cluster `at` of block `index` on, as far as they are looked for at a time, and where to go on;
+    /// `None` at the end of the block.
+    fn next_differences(&mut self, index: u64, at: u64) -> Result<Option<(u64, Vec<Difference>)>> {
+        let bits = self.geometry.refcount_block_bits();
+        let end = ((index + 1) << bits).min(self.clusters).min((at / PIECE + 1) * PIECE);
+        if at >= end || at >> bits != index {
+            return Ok(None);
+        }
+        let entries = self.geometry.refcount_block_entries();
+        let order = self.geometry.refcount_order;
+        let start = (at & (entries - 1)) as usize;
+        let range = start..start + (end - at) as usize;
+        let block = match self.disk.block(index) {
+            Ok(block) => block,
+            Err(unknown) => {
+                self.cannot_tell(at..end, &unknown);
+                return Ok(Some((end, Vec::new())));
+            }
+        };
+        let place = (at % PIECE) as usize;
+        let counts = self.counts.piece(at / PIECE).map(|piece| &piece[place..place + range.len()]);
+        let mut differences = Vec::new();
+        let used = match (block, counts) {
+            (None, None) => None,
+            (Some(block), Some(counts)) if order == 4 && equal_16(&block[range.start * 2..range.end * 2], counts) => {
+                counts.iter().rposition(|count| *count != 0)
+            }
+            _ => {
+                let mut used = None;
+                for offset in 0..range.len() {
+                    let found = block.map_or(0, |block| width::get(block, order, range.start + offset));
+                    let small = counts.map_or(0, |counts| counts[offset]);
+                    if found == 0 && small == 0 {
+                        continue;
+                    }
+                    used = Some(offset);
+                    let cluster = at + offset as u64;
+                    let counted = if small < u8::MAX { u64::from(small) } else { self.counts.get(cluster) };
+                    if found != counted {
+                        differences.push(Difference { cluster, found, counted });
+                    }
+                }
+                used
+            }
+        };
+        if let Some(used) = used {
+            self.highest = self.highest.max(at + used as u64);
+        }
+        Ok(Some((end, differences)))
+    }
+
+    /// Reports refcounts that cannot be read.
+    fn cannot_tell(&mut self, clusters: std::ops::Range<u64>, unknown: &Unknown) {
+        self.announce(unknown);
+        for cluster in clusters {
+            self.say(&format!("Can't get refcount for cluster {cluster}: {}", text(unknown)));
+            self.found.check_errors += 1;
+        }
+    }
+
+    /// The first block in a wrong place is an event of its own.
+    pub(super) fn announce(&mut self, unknown: &Unknown) {
+        if let Unknown::Unaligned(offset, index) = unknown
+            && !std::mem::replace(&mut self.announced, true)
+        {
+            self.say(&format!(
+                "qcow2: Image is corrupt: Refblock offset {offset:#x} unaligned (reftable index: {}); further non-fatal \
+                 corruption events will be suppressed",
+                hex(*index)
+            ));
+        }
+    }
+}
+
+/// Why a refcount cannot be told, in the system's words.
+pub(super) fn text(unknown: &Unknown) -> String {
+    match unknown {
+        Unknown::Unaligned(..) => super::structures::unreadable().errno_text(),
+        Unknown::Unreadable(error) => error.errno_text(),
+    }
+}
+
+/// Whether 16-bit refcounts equal counts, none of which is too large for a byte.
+fn equal_16(block: &[u8], counts: &[u8]) -> bool {
+    block.chunks_exact(2).zip(counts).all(|(pair, count)| pair == [0, *count] && *count < u8::MAX)
+}
