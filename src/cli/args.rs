@@ -54,6 +54,11 @@ pub fn flag(id: &'static str, help: &'static str) -> Arg {
     Arg::new(id).action(ArgAction::Count).help(help)
 }
 
+/// An option without a value whose places among the others count: [`Args::places`] gives them.
+pub fn action(id: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).action(ArgAction::Append).num_args(0).default_missing_value("").help(help)
+}
+
 /// An option with a value, called `name` in the help.
 pub fn value(id: &'static str, name: &'static str, help: &'static str) -> Arg {
     Arg::new(id).action(ArgAction::Append).allow_hyphen_values(true).value_name(name).help(help)
@@ -240,6 +245,12 @@ impl Args {
     /// Whether an option was given at all.
     pub fn given(&self, id: &str) -> bool {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// Where the occurrences of an option stand among all arguments: numbers that grow from the first argument to the
+    /// last.
+    pub fn places(&self, id: &str) -> Vec<usize> {
+        self.matches.indices_of(id).into_iter().flatten().collect()
     }
 
     /// The words that are neither options nor values, in order.

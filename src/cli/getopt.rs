@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+use clap::builder::ValueRange;
 use clap::{Arg, Command};
 
 use super::args::OWN;
@@ -159,7 +160,7 @@ fn short_options<'a>(
 }
 
 fn takes_value(arg: &Arg) -> bool {
-    arg.get_action().takes_values()
+    arg.get_action().takes_values() && arg.get_num_args() != Some(ValueRange::EMPTY)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
 //! [`crate::cli`].
 
+mod bitmap;
 mod check;
 mod compare;
 mod convert;
@@ -36,6 +37,7 @@ pub struct Command {
 
 /// All commands, in the order `--help` lists them.
 pub static COMMANDS: &[&Command] = &[
+    &bitmap::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-pub use bitmaps::Bitmaps;
+pub use bitmaps::{BitmapAction, BitmapChange, BitmapEdit, Bitmaps};
 pub use chain::{Chain, ChainExtent};
 pub use check::{CheckNote, CheckReport, Checks, Repair};
 pub use context::{OpenContext, OpenFlags, OpenPolicy, Reference, Warning, WarningSink};

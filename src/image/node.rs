@@ -104,6 +104,11 @@ impl Node {
         self.parts.protocol.unwrap_or_else(|| self.layer.format())
     }
 
+    /// The name of the node: the one that the user gave it, or one like those that the reference makes up.
+    pub fn node_name(&self) -> &str {
+        self.parts.name.as_ref().map_or("#block100", NodeName::as_str)
+    }
+
     /// Disk space taken by the files that hold this image, in bytes; its backing files are not counted. `None` where
     /// that is not known.
     pub fn allocated(&self) -> Result<Option<u64>> {

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod bitmaps;
 pub mod damage;
 pub mod files;
 pub mod images;

@@ -6,6 +6,7 @@ use super::directory::Bitmap;
 use crate::error::{Context, Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
+use crate::format::qcow2::refcount::Run;
 use crate::storage::Storage;
 use crate::text;
 
@@ -80,23 +81,6 @@ pub fn read(file: &dyn Storage, geometry: Geometry, bitmap: &Bitmap, size: u64) 
     Ok(bits)
 }
 
-/// Sets the bits `first..=last`, as far as there are such bits.
-pub fn set_range(bits: &mut [u8], first: u64, last: u64) {
-    let end = (bits.len() as u64 * 8).min(last.saturating_add(1));
-    let mut bit = first;
-    while bit < end {
-        let byte = (bit / 8) as usize;
-        if bit.is_multiple_of(8) && end - bit >= 8 {
-            let whole = ((end - bit) / 8) as usize;
-            bits[byte..byte + whole].fill(0xff);
-            bit += whole as u64 * 8;
-        } else {
-            bits[byte] |= 1 << (bit % 8);
-            bit += 1;
-        }
-    }
-}
-
 /// Writes the bits of a bitmap that is marked as in use to its clusters, with new ones where there are none yet, and
 /// returns its table as it has to be written next.
 pub fn store(
@@ -138,6 +122,14 @@ fn store_over(meta: &mut Meta, geometry: Geometry, table: &[TableEntry], bits: &
         out.extend_from_slice(&entry.0.to_be_bytes());
     }
     Ok(out)
+}
+
+/// The clusters that a bitmap holds: its table, and those of its bits.
+pub fn clusters(file: &dyn Storage, geometry: Geometry, bitmap: &Bitmap) -> Result<Vec<Run>> {
+    let table = Run::of_bytes(geometry, HostOffset(bitmap.table_offset), u64::from(bitmap.table_size) * 8);
+    let places = read_table(file, geometry, bitmap)?;
+    let bits = places.iter().filter_map(|entry| entry.place()).map(|place| Run::of_bytes(geometry, place, 1));
+    Ok([table].into_iter().chain(bits).collect())
 }
 
 #[cfg(test)]

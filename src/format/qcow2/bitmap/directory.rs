@@ -1,5 +1,7 @@
 //! The bitmap directory on disk. Specification: "Bitmap directory".
 
+use std::ops::RangeInclusive;
+
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -20,6 +22,9 @@ const TABLE_MAX: u32 = 0x800_0000;
 const DATA_BYTES_MAX: u64 = 512 << 20;
 /// Longest name in bytes, as in the reference.
 pub const NAME_MAX: usize = 1023;
+
+/// What the log2 of a granularity may be, as in the reference.
+pub const GRANULARITY_BITS: RangeInclusive<u32> = 9..=31;
 
 const FLAG_IN_USE: u32 = 1 << 0;
 const FLAG_AUTO: u32 = 1 << 1;
@@ -156,7 +161,7 @@ fn entry(raw: &RawEntry, name: Vec<u8>, geometry: Geometry) -> Result<Bitmap> {
         && i64::try_from(offset).is_ok()
         && flags & !(FLAG_IN_USE | FLAG_AUTO) == 0
         && raw.kind == TYPE_DIRTY_TRACKING
-        && (9..=31).contains(&raw.granularity_bits)
+        && GRANULARITY_BITS.contains(&u32::from(raw.granularity_bits))
         && (1..=NAME_MAX).contains(&name.len());
     if !sound {
         return Err(Error::invalid(format!("Bitmap '{}' doesn't satisfy the constraints", text::from_bytes(&name))));
@@ -171,6 +176,17 @@ fn entry(raw: &RawEntry, name: Vec<u8>, geometry: Geometry) -> Result<Bitmap> {
         granularity_bits: u32::from(raw.granularity_bits),
         name,
     })
+}
+
+/// Whether the bits of a disk of `size` bytes stay within the limits.
+pub fn has_room(geometry: Geometry, size: u64, granularity_bits: u32) -> bool {
+    let limit = DATA_BYTES_MAX.min(u64::from(TABLE_MAX) << geometry.cluster_bits);
+    size.div_ceil(1 << granularity_bits).div_ceil(8) <= limit
+}
+
+/// The length of the entry of a bitmap of this name.
+pub fn entry_len(name: &str) -> u64 {
+    (ENTRY_LEN + text::to_bytes(name).len()).next_multiple_of(8) as u64
 }
 
 /// The directory as it lies on disk.

@@ -14,7 +14,8 @@ use super::refcount::{MetadataKind, Run};
 use super::txn::Discard;
 use super::{Meta, Qcow2};
 use crate::error::{Error, Result};
-use crate::image::{BitmapInfo, Bitmaps};
+use crate::image::bitmaps::bits;
+use crate::image::{BitmapChange, BitmapInfo, Bitmaps};
 use crate::storage::Storage;
 use crate::text;
 
@@ -82,9 +83,9 @@ impl Meta {
         if self.bitmaps.recording.is_empty() {
             self.start_recording(file)?;
         }
-        for (index, bits) in &mut self.bitmaps.recording {
+        for (index, recorded) in &mut self.bitmaps.recording {
             let granularity = self.bitmaps.entries[*index].granularity_bits;
-            data::set_range(bits, guest >> granularity, (guest + (len - 1)) >> granularity);
+            bits::set_range(recorded, guest >> granularity, (guest + (len - 1)) >> granularity);
         }
         Ok(())
     }
@@ -135,9 +136,66 @@ impl Meta {
         self.rewrite_directory(file)
     }
 
-    /// Adds a bitmap; its table and bits are on disk before the header leads to them.
-    fn add_bitmap(&mut self, file: &Arc<dyn Storage>, info: &BitmapInfo, bits: &[u8]) -> Result<()> {
+    /// Makes `wanted` all the bitmaps. New tables and bits, and a new directory, are on disk before the header leads to
+    /// them; only then what they replace is given up.
+    fn replace_bitmaps(&mut self, file: &Arc<dyn Storage>, wanted: &[BitmapChange]) -> Result<()> {
         self.store_bitmaps(file)?;
+        let mut given_up: Vec<_> = self.bitmaps.entries.iter().cloned().map(Some).collect();
+        let mut entries = Vec::with_capacity(wanted.len());
+        for change in wanted {
+            entries.push(match &change.bits {
+                Some(bits) => self.new_bitmap(&change.info, bits)?,
+                None => {
+                    let present = self.position(&change.info.name)?;
+                    let kept = given_up[present].take().ok_or_else(|| Error::os(libc::EINVAL))?;
+                    Bitmap { auto: change.info.flags.contains(&"auto"), ..kept }
+                }
+            });
+        }
+        let geometry = self.header.geometry();
+        // The table of a bitmap that was never trusted may be anything; what it holds is lost then.
+        let mut runs: Vec<_> = given_up
+            .into_iter()
+            .flatten()
+            .flat_map(|bitmap| data::clusters(&**file, geometry, &bitmap).unwrap_or_default())
+            .collect();
+        runs.extend(self.replace_directory(&entries, geometry)?);
+        self.bitmaps.entries = entries;
+        let writer = self.writer()?;
+        writer.header_changed();
+        runs.into_iter().for_each(|run| writer.free(run, Discard::Other));
+        self.flush()
+    }
+
+    /// Writes a new directory, and notes in the header (in memory) where it is. The result is what the former one held.
+    fn replace_directory(&mut self, entries: &[Bitmap], geometry: Geometry) -> Result<Option<Run>> {
+        let mut pointer = None;
+        if !entries.is_empty() {
+            let directory = directory::to_bytes(entries);
+            if directory.len() as u64 > directory::DIRECTORY_BYTES_MAX {
+                return Err(Error::invalid("Not enough space in the bitmap directory"));
+            }
+            let (len, place) = (directory.len() as u64, self.write_new_table(&directory, geometry)?);
+            self.writer()?.refcounts.protect(place, len, MetadataKind::BitmapDirectory);
+            let count = entries.len() as u32;
+            pointer = Some(BitmapsPointer { count, directory_size: len, directory_offset: place.0 });
+        }
+        // Where a program that knows nothing of bitmaps has written to the image, their clusters may be in use for
+        // something else by now.
+        let trusted = self.header.autoclear & autoclear::BITMAPS != 0;
+        let old = std::mem::replace(&mut self.header.bitmaps, pointer).filter(|_| trusted);
+        self.header.autoclear &= !autoclear::BITMAPS;
+        if pointer.is_some() {
+            self.header.autoclear |= autoclear::BITMAPS;
+        }
+        let Some(old) = old else { return Ok(None) };
+        let offset = HostOffset(old.directory_offset);
+        self.writer()?.refcounts.unprotect(offset, MetadataKind::BitmapDirectory);
+        Ok(Some(Run::of_bytes(geometry, offset, old.directory_size)))
+    }
+
+    /// Writes the bits and the table of a new bitmap.
+    fn new_bitmap(&mut self, info: &BitmapInfo, bits: &[u8]) -> Result<Bitmap> {
         let geometry = self.header.geometry();
         let mut bitmap = Bitmap {
             table_offset: 0,
@@ -147,48 +205,40 @@ impl Meta {
             granularity_bits: info.granularity.trailing_zeros(),
             name: text::to_bytes(&info.name),
         };
-        self.check_new(&bitmap)?;
         bitmap.table_size = data::table_len(geometry, &bitmap, self.header.guest_size())?;
         let table = data::store_new(self, geometry, &bitmap, bits)?;
         bitmap.table_offset = self.write_new_table(&table, geometry)?.0;
-        let mut entries = self.bitmaps.entries.clone();
-        entries.push(bitmap);
-        let directory = directory::to_bytes(&entries);
-        if directory.len() as u64 > directory::DIRECTORY_BYTES_MAX {
-            return Err(Error::invalid("Maximum size of the bitmap directory exceeded"));
-        }
-        let place = self.write_new_table(&directory, geometry)?;
-        let old = self.header.bitmaps.replace(BitmapsPointer {
-            count: entries.len() as u32,
-            directory_size: directory.len() as u64,
-            directory_offset: place.0,
-        });
-        self.header.autoclear |= autoclear::BITMAPS;
-        self.bitmaps.entries = entries;
-        let writer = self.writer()?;
-        if let Some(old) = old {
-            let offset = HostOffset(old.directory_offset);
-            writer.refcounts.unprotect(offset, MetadataKind::BitmapDirectory);
-            writer.free(Run::of_bytes(geometry, offset, old.directory_size), Discard::Other);
-        }
-        writer.refcounts.protect(place, directory.len() as u64, MetadataKind::BitmapDirectory);
-        writer.header_changed();
-        self.flush()
+        Ok(bitmap)
     }
 
-    fn check_new(&self, bitmap: &Bitmap) -> Result<()> {
-        let name = || text::from_bytes(&bitmap.name);
-        if self.bitmaps.entries.iter().any(|other| other.name == bitmap.name) {
-            return Err(Error::invalid(format!("Bitmap already exists: {}", name())));
+    /// The number of the bitmap called `name`.
+    fn position(&self, name: &str) -> Result<usize> {
+        let name = text::to_bytes(name);
+        let found = self.bitmaps.entries.iter().position(|bitmap| bitmap.name == name);
+        found.ok_or_else(|| Error::not_found("Bitmap not found"))
+    }
+
+    /// See [`Bitmaps::check_room`].
+    fn check_room(&self, present: &[&BitmapInfo], bitmap: &BitmapInfo) -> Result<()> {
+        let name = text::to_bytes(&bitmap.name);
+        let order = bitmap.granularity.trailing_zeros();
+        let size = self.header.guest_size();
+        if name.len() > directory::NAME_MAX {
+            let max = directory::NAME_MAX;
+            return Err(Error::invalid(format!("Name length exceeds maximum ({max} characters)")));
         }
-        if self.bitmaps.entries.len() as u64 >= u64::from(directory::BITMAPS_MAX) {
+        if name.is_empty() || !directory::GRANULARITY_BITS.contains(&order) {
+            return Err(Error::invalid(format!("Bitmap '{}' doesn't satisfy the constraints", bitmap.name)));
+        }
+        if !directory::has_room(self.header.geometry(), size, order) {
+            return Err(Error::invalid("Too much space will be occupied by the bitmap. Use larger granularity"));
+        }
+        if present.len() as u64 >= u64::from(directory::BITMAPS_MAX) {
             return Err(Error::invalid("Maximum number of persistent bitmaps is already reached"));
         }
-        let sound = !bitmap.name.is_empty()
-            && bitmap.name.len() <= directory::NAME_MAX
-            && (9..=31).contains(&bitmap.granularity_bits);
-        if !sound {
-            return Err(Error::invalid(format!("Bitmap '{}' doesn't satisfy the constraints", name())));
+        let all = present.iter().copied().chain([bitmap]);
+        if all.map(|info| directory::entry_len(&info.name)).sum::<u64>() > directory::DIRECTORY_BYTES_MAX {
+            return Err(Error::invalid("Not enough space in the bitmap directory"));
         }
         Ok(())
     }
@@ -209,9 +259,7 @@ impl Bitmaps for Qcow2 {
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         let meta = self.meta();
-        let name = text::to_bytes(name);
-        let found = meta.bitmaps.entries.iter().position(|bitmap| bitmap.name == name);
-        let index = found.ok_or_else(|| Error::not_found("Bitmap not found"))?;
+        let index = meta.position(name)?;
         if let Some((_, bits)) = meta.bitmaps.recording.iter().find(|(recorded, _)| *recorded == index) {
             return Ok(bits.clone());
         }
@@ -220,8 +268,23 @@ impl Bitmaps for Qcow2 {
     }
 
     fn add(&self, bitmap: &BitmapInfo, bits: Vec<u8>) -> Result<()> {
+        let present = self.list();
+        self.meta().check_room(&present.iter().collect::<Vec<_>>(), bitmap)?;
+        if present.iter().any(|other| other.name == bitmap.name) {
+            return Err(Error::invalid(format!("Bitmap already exists: {}", bitmap.name)));
+        }
+        let mut all: Vec<_> = present.into_iter().map(|info| BitmapChange { info, bits: None }).collect();
+        all.push(BitmapChange { info: bitmap.clone(), bits: Some(bits) });
+        self.replace(&all)
+    }
+
+    fn check_room(&self, present: &[&BitmapInfo], bitmap: &BitmapInfo) -> Result<()> {
+        self.meta().check_room(present, bitmap)
+    }
+
+    fn replace(&self, bitmaps: &[BitmapChange]) -> Result<()> {
         let mut meta = self.meta();
-        let result = meta.add_bitmap(&self.file, bitmap, &bits);
+        let result = meta.replace_bitmaps(&self.file, bitmaps);
         meta.guard(result)
     }
 }

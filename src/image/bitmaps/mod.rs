@@ -1,7 +1,21 @@
 //! Persistent dirty bitmaps: which parts of a disk have been written since some moment.
 
+pub(crate) mod bits;
+mod edit;
+
 use super::{BitmapInfo, Layer};
 use crate::error::{Context, Error, Result};
+
+pub use edit::{BitmapAction, BitmapEdit};
+
+/// What one bitmap shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitmapChange {
+    /// Its name, granularity and flags.
+    pub info: BitmapInfo,
+    /// Its bits, without zeros at the end; `None` for those of the bitmap that has this name now.
+    pub bits: Option<Vec<u8>>,
+}
 
 /// The persistent bitmaps of a layer.
 pub trait Bitmaps {
@@ -13,6 +27,13 @@ pub trait Bitmaps {
 
     /// Adds a bitmap with these bits.
     fn add(&self, bitmap: &BitmapInfo, bits: Vec<u8>) -> Result<()>;
+
+    /// Whether `bitmap` can be stored besides those that are `present`.
+    fn check_room(&self, present: &[&BitmapInfo], bitmap: &BitmapInfo) -> Result<()>;
+
+    /// Makes these all the bitmaps of the image, in this order. After a crash either these are there or those that were
+    /// there before.
+    fn replace(&self, bitmaps: &[BitmapChange]) -> Result<()>;
 }
 
 /// Whether bits are not to be trusted, because a program that recorded writes did not finish.
