@@ -101,6 +101,17 @@ impl Error {
         self
     }
 
+    /// Puts other words for the circumstances that `change` has any for.
+    #[must_use]
+    pub fn reword(mut self, change: impl Fn(&str) -> Option<&'static str>) -> Self {
+        for context in &mut self.0.context {
+            if let Some(text) = change(context) {
+                *context = text.into();
+            }
+        }
+        self
+    }
+
     /// Adds a further line of help, printed below the message.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {

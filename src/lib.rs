@@ -12,6 +12,7 @@ pub mod format;
 pub mod image;
 pub mod json;
 pub mod number;
+pub mod rebase;
 pub mod storage;
 pub mod sys;
 pub mod text;

@@ -11,6 +11,7 @@ mod create;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod snapshot;
 mod source_snapshot;
 mod watch;
@@ -45,6 +46,7 @@ pub static COMMANDS: &[&Command] = &[
     &info::COMMAND,
     &map::COMMAND,
     &measure::COMMAND,
+    &rebase::COMMAND,
     &snapshot::COMMAND,
 ];
 

@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::image::Chain;
 
 pub use offload::OffloadMode;
-pub use source::{Found, Source, Status};
+pub use source::{Found, NewBacking, Source, Status};
 
 /// Who watches a copy.
 pub trait Monitor: Sync {

@@ -23,9 +23,15 @@ impl Packer {
         Packer { compressor, cluster, places, stored, spans, padded }
     }
 
-    /// Compresses the clusters of `ranges`, whose bytes are in `window`, which starts at guest offset `start`; those from
-    /// guest offset `plain_from` on stay as they are.
-    pub fn pack(&mut self, ranges: &[Range], start: u64, window: &[u8], plain_from: u64) -> Result<()> {
+    /// Compresses the clusters of `ranges`, whose bytes are in `window`, which starts at guest offset `start`; those for
+    /// whose guest offset and length `plain` says so stay as they are.
+    pub fn pack(
+        &mut self,
+        ranges: &[Range],
+        start: u64,
+        window: &[u8],
+        plain: impl Fn(u64, u64) -> Result<bool>,
+    ) -> Result<()> {
         self.places.clear();
         self.stored.clear();
         self.spans.clear();
@@ -34,10 +40,10 @@ impl Packer {
             while guest < range.end() {
                 let len = self.cluster.min(range.end() - guest);
                 let from = (guest - start) as usize;
-                if guest < plain_from {
-                    self.pack_cluster(guest, &window[from..from + len as usize])?;
-                } else {
+                if plain(guest, len)? {
                     self.places.push(Place { guest, len, payload: Payload::Plain });
+                } else {
+                    self.pack_cluster(guest, &window[from..from + len as usize])?;
                 }
                 guest += len;
             }

@@ -66,6 +66,31 @@ impl SparseRule {
     }
 }
 
+/// Splits the bytes at `guest` into what `other` has, too ([`EditKind::Keep`]), zeros (as `zero`) and other data, in units
+/// of `unit` bytes at guest offsets that are multiples of it, and adds them to `edits`.
+pub fn split_differences(guest: u64, bytes: &[u8], other: &[u8], unit: u64, zero: EditKind, edits: &mut Vec<Edit>) {
+    let end = guest + bytes.len() as u64;
+    let first = edits.len();
+    let mut at = guest;
+    while at < end {
+        let border = (at - at % unit + unit).min(end);
+        let range = (at - guest) as usize..(border - guest) as usize;
+        let (old, new) = (&bytes[range.clone()], &other[range]);
+        let kind = if old == new {
+            EditKind::Keep
+        } else if is_zero(old) {
+            zero
+        } else {
+            EditKind::Data
+        };
+        match edits[first..].last_mut() {
+            Some(last) if last.kind == kind => last.len += border - at,
+            _ => edits.push(Edit { guest: at, len: border - at, kind }),
+        }
+        at = border;
+    }
+}
+
 #[cfg(test)]
 #[path = "scan_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! What is copied: one opened image, or several one behind the other.
 
 use crate::error::Result;
-use crate::image::{Chain, ChainExtent, ExtentKind, Layer};
+use crate::image::{Chain, ChainExtent, Extent, ExtentKind, Layer};
 use crate::storage::RangeKind;
 use crate::units::{SECTOR, align_up};
 
@@ -21,8 +21,51 @@ pub struct Part<'a> {
 pub struct Source<'a> {
     parts: Vec<Part<'a>>,
     size: u64,
-    /// Only what the top layers have of their own counts; the rest is the target's backing file's.
-    top_only: bool,
+    scope: Scope<'a>,
+}
+
+/// Which layers of the images count.
+#[derive(Clone, Copy, Debug)]
+enum Scope<'a> {
+    /// All of them: what the guest sees.
+    Everything,
+    /// Only what the top layers have of their own; the rest is the target's backing file's.
+    Top,
+    /// What the given layers have of their own; the target has the rest.
+    Own,
+    /// What shows through the top layer, where that would change on another backing file.
+    Below(NewBacking<'a>),
+}
+
+/// What an image will lie on instead of its present backing file.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBacking<'a> {
+    /// The disk it will lie on; `None` for zeros.
+    pub disk: Option<&'a Chain>,
+    /// How many layers below the top the new backing file is, if it is one of the present chain: what comes from there
+    /// stays as it is.
+    pub depth: Option<usize>,
+}
+
+impl NewBacking<'_> {
+    /// For how many bytes from `guest` on, at most `len`, it has something or nothing but zeros.
+    fn map(&self, guest: u64, len: u64) -> Result<(RangeKind, u64)> {
+        let Some(disk) = self.disk.filter(|disk| guest < disk.size()) else { return Ok((RangeKind::Hole, len)) };
+        let found = disk.map(guest, len.min(disk.size() - guest))?;
+        let zero = matches!(found.extent.kind, ExtentKind::Zero { .. } | ExtentKind::Unallocated);
+        Ok((if zero { RangeKind::Hole } else { RangeKind::Data }, found.extent.len))
+    }
+
+    /// Reads what it will show.
+    pub fn read(&self, guest: u64, buf: &mut [u8]) -> Result<()> {
+        match self.disk {
+            Some(disk) => disk.read(guest, buf),
+            None => {
+                buf.fill(0);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// What lies at a place of the source.
@@ -34,7 +77,7 @@ pub enum Status {
     Unknown,
     /// Zeros.
     Zero,
-    /// What the backing file of the target has already.
+    /// What the target, or its backing file, has already.
     Inherited,
 }
 
@@ -53,6 +96,30 @@ impl<'a> Source<'a> {
     /// These images one behind the other. With `top_only` (a target with a backing file), ranges that the top layer does
     /// not have but the source's own backing file covers are [`Status::Inherited`].
     pub fn new(chains: &'a [Chain], top_only: bool) -> Self {
+        Source::with_scope(chains, if top_only { Scope::Top } else { Scope::Everything })
+    }
+
+    /// What the layers of `chain`, which do not include the one they lie on, have of their own. The rest is
+    /// [`Status::Inherited`].
+    pub fn own(chain: &'a Chain) -> Self {
+        Source::with_scope(std::slice::from_ref(chain), Scope::Own)
+    }
+
+    /// What the top of `chain` has to be given so that it shows the same on `new`. Where it has something of its own, or
+    /// nothing changes, that is [`Status::Inherited`]; bytes still have to be compared with those of `new`.
+    pub fn below(chain: &'a Chain, new: NewBacking<'a>) -> Self {
+        Source::with_scope(std::slice::from_ref(chain), Scope::Below(new))
+    }
+
+    /// What bytes of this source have to be compared with, as only those that differ shall be written.
+    pub fn new_backing(&self) -> Option<NewBacking<'a>> {
+        match self.scope {
+            Scope::Below(new) => Some(new),
+            _ => None,
+        }
+    }
+
+    fn with_scope(chains: &'a [Chain], scope: Scope<'a>) -> Self {
         let mut start = 0u64;
         let mut parts = Vec::with_capacity(chains.len());
         for chain in chains {
@@ -60,7 +127,7 @@ impl<'a> Source<'a> {
             parts.push(Part { start, len, chain });
             start = start.saturating_add(len);
         }
-        Source { parts, size: start, top_only }
+        Source { parts, size: start, scope }
     }
 
     /// The length of the whole in bytes.
@@ -90,11 +157,17 @@ impl<'a> Source<'a> {
             return Ok(Found { part: index, len, status: Status::Zero });
         }
         let len = len.min(size - at);
-        let layers = if self.top_only { 1 } else { part.chain.nodes().len() };
+        let layers = if matches!(self.scope, Scope::Top) { 1 } else { part.chain.nodes().len() };
         let found = part.chain.map_above(at, len, layers)?;
         let mut len = found.extent.len;
-        let status = match found.extent.kind {
-            ExtentKind::Unallocated if self.top_only => {
+        if let Scope::Below(new) = self.scope
+            && (is_own(&found) || new.depth.is_some_and(|depth| found.depth >= depth))
+        {
+            return Ok(Found { part: index, len, status: Status::Inherited });
+        }
+        let mut status = match found.extent.kind {
+            ExtentKind::Unallocated if matches!(self.scope, Scope::Own) => Status::Inherited,
+            ExtentKind::Unallocated if matches!(self.scope, Scope::Top) => {
                 // Only what the source itself has from a backing file is taken to be in the target's, too; where it has
                 // none, or a shorter one, it reads as zeros and the target must, whatever its backing file holds.
                 let below = part.chain.nodes().get(1).map_or(0, |node| node.layer.size());
@@ -114,7 +187,25 @@ impl<'a> Source<'a> {
             }
             _ => Status::Data(found),
         };
+        if let (Scope::Below(new), Status::Zero) = (self.scope, status) {
+            let (kind, part_len) = new.map(at, len)?;
+            len = part_len;
+            let zeros = Extent { guest: at, len, kind: ExtentKind::Zero { host: None } };
+            status = match kind {
+                RangeKind::Hole => Status::Inherited,
+                RangeKind::Data => Status::Data(ChainExtent { depth: 0, extent: zeros }),
+            };
+        }
         Ok(Found { part: index, len, status })
+    }
+
+    /// Whether the top layer has a place for the cluster at `guest`, even if it does not use it.
+    pub fn is_occupied(&self, guest: u64, len: u64) -> Result<bool> {
+        let part = &self.parts[self.part_at(guest)];
+        let layer = &part.chain.top().layer;
+        let at = guest - part.start;
+        let extent = layer.map(at, len)?;
+        Ok(extent.kind != ExtentKind::Unallocated || extent.len < len || layer.reserved(at)?.0.is_some())
     }
 
     /// Reads guest bytes of the part `index`, out of `extent` if it is known. `guest` counts in the whole.
@@ -140,6 +231,11 @@ impl<'a> Source<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether it comes from the top layer.
+fn is_own(found: &ChainExtent) -> bool {
+    found.depth == 0 && found.extent.kind != ExtentKind::Unallocated
 }
 
 /// Whether the bytes of a plain extent are there, or were only reserved (`preallocation=metadata`): a hole in the file reads

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::offload::{Offload, Span};
 use super::plan::{Item, ItemKind, Plan, PlanRules, Task, WINDOW};
 use super::rate::RateLimit;
-use super::scan::SparseRule;
+use super::scan::{SparseRule, split_differences};
 use super::turn::Turn;
 use super::{Job, OffloadMode, TargetState, pack};
 use crate::error::{Context, Error, Kind, Result};
@@ -206,6 +206,8 @@ struct Worker<'s, 'a> {
     buf: AlignedBuf,
     edits: Vec<Edit>,
     packer: Option<pack::Packer>,
+    /// What the bytes in the window are compared with.
+    other: AlignedBuf,
 }
 
 impl<'s, 'a> Worker<'s, 'a> {
@@ -219,7 +221,7 @@ impl<'s, 'a> Worker<'s, 'a> {
         } else {
             None
         };
-        Ok(Worker { shared, buf: AlignedBuf::new(0), edits: Vec::new(), packer })
+        Ok(Worker { shared, buf: AlignedBuf::new(0), edits: Vec::new(), packer, other: AlignedBuf::new(0) })
     }
 
     fn perform(&mut self, task: &Task) -> Result<()> {
@@ -236,7 +238,7 @@ impl<'s, 'a> Worker<'s, 'a> {
             }
         }
         self.edits.clear();
-        self.load(task)?;
+        self.load(task, granule)?;
         if end > task.end() {
             self.edits.push(Edit { guest: task.end(), len: end - task.end(), kind: EditKind::Keep });
         }
@@ -255,7 +257,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Reads what has to be read and describes the window as edits.
-    fn load(&mut self, task: &Task) -> Result<()> {
+    fn load(&mut self, task: &Task, granule: u64) -> Result<()> {
         let shared = self.shared;
         let start = task.start();
         let zero = if shared.blank() { EditKind::Blank } else { EditKind::Zero };
@@ -270,6 +272,17 @@ impl<'s, 'a> Worker<'s, 'a> {
                     let from = (item.guest - start) as usize;
                     let bytes = &mut self.buf[from..from + item.len as usize];
                     read_item(shared, item, bytes).context(|| format!("error while reading at byte {origin}"))?;
+                    if let Some(new) = shared.job.source.new_backing() {
+                        let bytes = &self.buf[from..from + item.len as usize];
+                        if self.other.len() < bytes.len() {
+                            self.other = AlignedBuf::new(bytes.len());
+                        }
+                        let other = &mut self.other[..bytes.len()];
+                        new.read(item.guest, other).context(|| "error while reading from new backing file")?;
+                        let zero = if shared.sparse.is_some() { zero } else { EditKind::Data };
+                        split_differences(item.guest, bytes, other, granule, zero, &mut self.edits);
+                        continue;
+                    }
                     match shared.sparse {
                         // Only whole clusters can be left out.
                         Some(rule) if self.packer.is_some() => {
@@ -377,7 +390,12 @@ impl<'s, 'a> Worker<'s, 'a> {
 
     fn store_packed(&mut self, task: &Task, layout: &Layout, packer: &mut pack::Packer, plain_from: u64) -> Result<()> {
         let failed = || write_error(task, task.start());
-        packer.pack(&layout.write, task.start(), &self.buf, plain_from).context(failed)?;
+        let occupied = |guest: u64, len: u64| match self.shared.job.source.new_backing() {
+            // Compressed bytes only go where the target has nothing yet.
+            Some(_) => self.shared.job.source.is_occupied(guest, len),
+            None => Ok(guest >= plain_from),
+        };
+        packer.pack(&layout.write, task.start(), &self.buf, occupied).context(failed)?;
         let Some(pending) = place(self.shared, task, layout, packer.places())? else { return Ok(()) };
         for place in packer.places() {
             // The reference writes cluster by cluster here.

@@ -231,6 +231,22 @@ pub trait Layer: Send + Sync + Debug {
         None
     }
 
+    /// Whether [`Layer::set_backing`] is possible.
+    fn check_backing(&self, _backing: Option<&BackingRef>) -> Result<()> {
+        Err(not_supported())
+    }
+
+    /// Makes everything written so far durable, and then another backing file (or none) the one this image names. What
+    /// the guest sees is the caller's business.
+    fn set_backing(&self, _backing: Option<&BackingRef>) -> Result<()> {
+        Err(not_supported())
+    }
+
+    /// Gives up all data of the present state, so that the backing file shows everywhere.
+    fn make_empty(&self) -> Result<()> {
+        Err(not_supported())
+    }
+
     /// The host offset that is kept for an unallocated `guest` offset, if there is one, and for how many bytes the answer
     /// holds.
     fn reserved(&self, _guest: u64) -> Result<(Option<u64>, u64)> {

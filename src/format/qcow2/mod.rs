@@ -13,12 +13,14 @@
 //! | `txn` | the only writer of metadata: in which order it reaches the disk |
 //! | `write` | places for guest bytes, zero clusters, publishing |
 //! | `compress`, `crypt` | payload transformations |
+//! | `backing` | naming another backing file, emptying an image |
 //! | `snapshot`, `bitmap` | what their tables hold and the operations on them |
 //! | `check` | looking at all structures, and repairing them |
 //! | `options`, `create`, `measure` | creation options and new images |
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
+mod backing;
 mod bitmap;
 mod check;
 mod compress;
@@ -224,6 +226,14 @@ impl Layer for Qcow2 {
 
     fn backing(&self) -> Option<BackingRef> {
         self.backing.clone()
+    }
+
+    fn check_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+        self.renamed_header(backing).map(|_| ())
+    }
+
+    fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
+        self.rename_backing(backing)
     }
 
     fn info(&self) -> Result<LayerInfo> {
