@@ -49,6 +49,7 @@ const INFO: &[&str] = &[
     "info -- disk",
     "info -- -f",
     "info --image-opts disk",
+    "info --object iothread,id=s disk",
     "info --image-opts driver=nothing,file.filename=disk",
     "info --image-opts driver=qcow2",
     "info --image-opts driver=qcow2,file.filename=disk,nothing=1",

@@ -239,7 +239,13 @@ fn one(line: &str, target: Target, report: &mut Report) {
 #[test]
 fn every_option_list_with_every_size() {
     require_wording();
-    let cases: Vec<_> = LISTS.iter().flat_map(|list| SIZES.iter().map(move |size| (*list, *size))).collect();
+    // What sizes do is the same for all lists but the first few.
+    let sizes = |index: usize| if index < 4 { SIZES } else { &SIZES[3..] };
+    let cases: Vec<_> = LISTS
+        .iter()
+        .enumerate()
+        .flat_map(|(index, list)| sizes(index).iter().map(move |size| (*list, *size)))
+        .collect();
     for_all("create, option lists", &cases, |(list, size), report| {
         // Space for 5 GiB is not taken.
         if *size == "5G" && (list.contains("full") || list.contains("falloc") || list.contains("4k")) {

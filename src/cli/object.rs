@@ -28,6 +28,10 @@ const NOT_SUPPORTED: [&str; 11] = [
     "tls-creds-x509",
 ];
 
+/// Kinds of object that only an emulator has; the reference knows their names, too.
+const EMULATOR_ONLY: [&str; 7] =
+    ["can-bus", "cryptodev-backend", "cryptodev-backend-builtin", "iothread", "iommufd", "rng-builtin", "rng-random"];
+
 /// What `--object` options define.
 #[derive(Debug)]
 pub enum Objects {
@@ -91,6 +95,7 @@ fn check_kind(kind: &str) -> Result<()> {
         kind if NOT_SUPPORTED.contains(&kind) => {
             Err(Error::unsupported(format!("objects of type '{kind}' are not supported, only secrets are")))
         }
+        kind if EMULATOR_ONLY.contains(&kind) => Err(Error::invalid(format!("invalid object type: {kind}"))),
         kind => Err(Error::invalid(format!("Parameter 'qom-type' does not accept value '{kind}'"))),
     }
 }

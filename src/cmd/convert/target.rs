@@ -14,6 +14,7 @@ use crate::image::{
     plain_name, protocol_prefix,
 };
 use crate::storage::UnfinishedFiles;
+use crate::units::align_down;
 
 /// An opened target.
 pub struct Target {
@@ -137,7 +138,9 @@ impl NewTarget {
             )));
         };
         if request.compress && data_file.is_some() {
-            return Err(refuse_compressed(chains));
+            let cluster = self.options.get("cluster_size").and_then(|size| size.parse::<u64>().ok());
+            let cluster = cluster.filter(|size| size.is_power_of_two()).unwrap_or(65536);
+            return Err(refuse_compressed(chains, cluster));
         }
         let guard = UnfinishedFiles::collect();
         create(CreateRequest { filename: &self.filename, size: self.size, options: &self.options, context })
@@ -192,14 +195,14 @@ impl Target {
         }
         let layer = &chain.top().layer;
         if request.compress && layer.compressor().is_some() && !Arc::ptr_eq(layer.storage(), layer.data_storage()) {
-            return Err(refuse_compressed(chains));
+            return Err(refuse_compressed(chains, layer.limits().cluster));
         }
         Ok(Target { chain, spec, guard: UnfinishedFiles::collect() })
     }
 }
 
 /// Compressed clusters cannot lie in an external data file. The reference finds out when it comes to the first one.
-fn refuse_compressed(chains: &[Chain]) -> Error {
+fn refuse_compressed(chains: &[Chain], cluster: u64) -> Error {
     let source = Source::new(chains, false);
     let mut at = 0;
     while at < source.size() {
@@ -208,6 +211,6 @@ fn refuse_compressed(chains: &[Chain]) -> Error {
             _ => break,
         }
     }
-    let byte = if at < source.size() { at } else { 0 };
+    let byte = if at < source.size() { align_down(at, cluster) } else { 0 };
     not_supported().context(format!("error while writing at byte {byte}"))
 }
