@@ -2,6 +2,7 @@
 
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod cli;
 pub mod cmd;
 pub mod compare;

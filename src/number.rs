@@ -100,6 +100,11 @@ pub fn size_argument(what: &str, text: &str) -> Result<u64> {
     in_range(what, text, parse_size(text), 0, MAX_SIZE)
 }
 
+/// As [`size_argument`], within limits.
+pub fn size_argument_in(what: &str, text: &str, min: u64, max: u64) -> Result<u64> {
+    in_range(what, text, parse_size(text), min, max)
+}
+
 /// A plain number as the value of an option; `what` is what the reference calls it ("number of coroutines").
 pub fn number_argument(what: &str, text: &str, min: u64, max: u64) -> Result<u64> {
     in_range(what, text, parse_number(text), min, max)

@@ -237,6 +237,11 @@ impl Args {
         self.matches.get_many::<T>(id).and_then(|mut values| values.next_back())
     }
 
+    /// All values of an option with a [`parsed`] value parser.
+    pub fn all<T: Clone + Send + Sync + 'static>(&self, id: &str) -> Vec<T> {
+        self.matches.get_many::<T>(id).into_iter().flatten().cloned().collect()
+    }
+
     /// The secrets that `--object` defines.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets

@@ -3,6 +3,7 @@
 //! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
 //! [`crate::cli`].
 
+mod bench;
 mod bitmap;
 mod check;
 mod compare;
@@ -38,6 +39,7 @@ pub struct Command {
 
 /// All commands, in the order `--help` lists them.
 pub static COMMANDS: &[&Command] = &[
+    &bench::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
     &compare::COMMAND,

@@ -54,6 +54,9 @@ pub struct OpenFlags {
     pub fresh: bool,
     /// The image will be checked: damage that a check finds is no reason not to open it, and opening repairs nothing.
     pub check: bool,
+    /// Files are to be read and written by the kernel's own asynchronous requests. Here requests are made by threads all
+    /// the same, but what the reference asks for in this case is asked for.
+    pub native_aio: bool,
 }
 
 impl OpenFlags {
@@ -66,6 +69,7 @@ impl OpenFlags {
         no_backing: false,
         no_io: false,
         fresh: false,
+        native_aio: false,
         check: false,
     };
     /// Read and write with the default cache mode.

@@ -316,6 +316,9 @@ impl<'a> Opener<'a> {
             return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
         }
         let (flags, name) = general_options(&mut options, flags)?;
+        if flags.native_aio && !options.contains("aio") {
+            options.set("aio", "native");
+        }
         let own = FileOptions::take(&mut options, flags.cache.direct)?;
         let name = self.take_name(name)?;
         let protocol = if driver == "file" { Protocol::File } else { Protocol::HostDevice };

@@ -17,7 +17,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
 
-pub use aligned::{AlignedBuf, BufferPool, PooledBuf, zeros};
+pub use aligned::{AlignedBuf, BufferPool, PAGE, PooledBuf, zeros};
 pub use cache::CacheMode;
 pub use file::{
     Creation, DEVICE_NOT_OPENED, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile,
