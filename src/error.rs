@@ -112,6 +112,13 @@ impl Error {
         self
     }
 
+    /// The cause alone, without the circumstances.
+    #[must_use]
+    pub fn bare(mut self) -> Self {
+        self.0.context.clear();
+        self
+    }
+
     /// Adds a further line of help, printed below the message.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod cli;
 pub mod cmd;
+pub mod commit;
 pub mod compare;
 pub mod copy;
 pub mod crypto;

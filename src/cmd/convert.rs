@@ -2,7 +2,7 @@
 //!
 //! `request` is what was asked for, `run` does it, `target` is what it writes into.
 
-mod overlap;
+pub(super) mod overlap;
 mod request;
 mod run;
 mod target;

@@ -6,9 +6,11 @@
 mod bench;
 mod bitmap;
 mod check;
+mod commit;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod info;
 mod map;
 mod measure;
@@ -42,9 +44,11 @@ pub static COMMANDS: &[&Command] = &[
     &bench::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
+    &commit::COMMAND,
     &compare::COMMAND,
     &convert::COMMAND,
     &create::COMMAND,
+    &dd::COMMAND,
     &info::COMMAND,
     &map::COMMAND,
     &measure::COMMAND,

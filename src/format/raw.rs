@@ -39,6 +39,11 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     Ok(Box::new(Raw { storage: request.storage, offset: part.offset, size: part.size, fixed, guarded }))
 }
 
+/// The part of a storage that starts at `offset` and has `size` bytes, to be read as a raw image.
+pub fn part_of(storage: Arc<dyn Storage>, offset: u64, size: u64) -> Box<dyn Layer> {
+    Box::new(Raw { storage, offset, size, fixed: true, guarded: false })
+}
+
 /// A raw image over any storage, for tests.
 #[cfg(test)]
 pub fn over(storage: Arc<dyn Storage>) -> Box<dyn Layer> {

@@ -1,8 +1,10 @@
 //! A stack of layers: what the guest sees.
 
+use super::filename::{protocol_prefix, resolve_backing};
 use super::node::file_identity;
 use super::{Extent, ExtentKind, Node};
 use crate::error::Result;
+use crate::text::to_os;
 
 /// An opened image and everything it lies on, the top first.
 #[derive(Debug)]
@@ -31,6 +33,17 @@ impl Chain {
         self.nodes.into_iter().next().expect("a chain has a top")
     }
 
+    /// The `layers` images at the top, and those below them. Both must get at least one.
+    pub fn split_at(mut self, layers: usize) -> (Chain, Chain) {
+        let below = self.nodes.split_off(layers);
+        (self, Chain::new(below))
+    }
+
+    /// All images, the top first.
+    pub(super) fn into_nodes(self) -> Vec<Node> {
+        self.nodes
+    }
+
     /// The image that was named.
     pub fn top(&self) -> &Node {
         &self.nodes[0]
@@ -50,6 +63,13 @@ impl Chain {
     /// The virtual size in bytes.
     pub fn size(&self) -> u64 {
         self.top().layer.size()
+    }
+
+    /// How many images below the top the one called `name` is, by the name in the image above it, or by one that leads to
+    /// the same file.
+    pub fn find_backing(&self, name: &str) -> Option<usize> {
+        let pairs = self.nodes.iter().zip(&self.nodes[1..]);
+        (1..).zip(pairs).find(|(_, (above, below))| is_called(above, below, name)).map(|(depth, _)| depth)
     }
 
     /// What the guest sees at `guest`, for as far as one kind from one layer goes within `len`. Ranges behind the end
@@ -101,4 +121,19 @@ impl Chain {
             _ => self.nodes[found.depth].layer.read(&found.extent, guest, buf),
         }
     }
+}
+
+/// Whether `name` means the image `below`, as seen from the one above it.
+fn is_called(above: &Node, below: &Node, name: &str) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    let recorded = above.layer.backing().map(|backing| backing.filename);
+    if recorded.as_deref() == Some(name) {
+        return true;
+    }
+    let real = |name: &str| std::fs::canonicalize(to_os(name)).ok();
+    protocol_prefix(name).is_none()
+        && resolve_backing(above.base_name(), name)
+            .is_ok_and(|name| real(&name).is_some_and(|path| real(&below.filename) == Some(path)))
 }

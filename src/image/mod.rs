@@ -38,10 +38,11 @@ pub use context::{OpenContext, OpenFlags, OpenPolicy, Reference, Warning, Warnin
 pub use filename::{protocol_prefix, resolve_backing};
 pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
 pub use keyorder::{in_reference_order, ordered_keys};
+pub use nested::storage_of;
 pub(crate) use node::Child;
 pub use node::{Node, file_identity};
 pub use nodename::NodeNames;
-pub use open::{create_storage, open_backing, open_chain, open_layer, plain_name};
+pub use open::{create_storage, open_backing, open_chain, open_layer, plain_name, reopen_for_writing};
 pub use options::as_bool;
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};

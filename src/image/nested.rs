@@ -16,6 +16,14 @@ pub(super) struct Nested {
     order: RwLock<()>,
 }
 
+/// What the guest sees in `chain`, as a storage.
+pub fn storage_of(chain: &Arc<Chain>) -> Arc<dyn Storage> {
+    match chain.top().layer.as_storage() {
+        Some(storage) => storage,
+        None => Arc::new(Nested::new(Arc::clone(chain))),
+    }
+}
+
 impl Nested {
     pub fn new(chain: Arc<Chain>) -> Self {
         Nested { chain, order: RwLock::new(()) }

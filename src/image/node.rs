@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::nested::Nested;
+use super::nested::storage_of;
 use super::nodename::NodeName;
 use super::options::NodeOptions;
 use super::spec::Options;
@@ -46,6 +46,8 @@ pub(super) struct Parts {
     pub needs_options: bool,
     /// The name that the user gave it.
     pub name: Option<NodeName>,
+    /// What it was opened by: a file name, options, or both.
+    pub given: (Option<String>, Options),
 }
 
 impl Node {
@@ -207,10 +209,7 @@ impl Child {
     pub fn storage(&self) -> Arc<dyn Storage> {
         match self {
             Child::File(file) => Arc::clone(&file.storage) as Arc<dyn Storage>,
-            Child::Image(chain) => match chain.top().layer.as_storage() {
-                Some(storage) => storage,
-                None => Arc::new(Nested::new(Arc::clone(chain))),
-            },
+            Child::Image(chain) => storage_of(chain),
         }
     }
 

@@ -24,7 +24,9 @@ const MAX_NESTING: usize = 32;
 /// Opens the image and everything it lies on. Errors say what could not be opened: "Could not open 'x': ...".
 pub fn open_chain(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<Chain> {
     let text = spec.text();
-    Opener { context, nesting: 0 }.chain(Target::from(spec), flags).context(|| format!("Could not open '{text}'"))
+    Opener { context, nesting: 0, again: false }
+        .chain(Target::from(spec), flags)
+        .context(|| format!("Could not open '{text}'"))
 }
 
 /// Opens one image without its backing file. Errors are as those of [`open_chain`].
@@ -43,7 +45,30 @@ pub fn open_backing(
     let filename = resolve_backing(image, backing)?;
     context.policy.check(image, Reference::Backing(&filename))?;
     let target = Target::from(&ImageSpec::name(filename, format));
-    Opener { context, nesting: 0 }.chain(target, flags)
+    Opener { context, nesting: 0, again: false }.chain(target, flags)
+}
+
+/// Opens the top image of `chain`, which is open for reading, for writing. Meanwhile it is closed for a moment; should it
+/// have become another file, that is an error.
+pub fn reopen_for_writing(chain: Chain, flags: OpenFlags, context: &OpenContext) -> Result<Chain> {
+    let mut nodes = chain.into_nodes();
+    let old = nodes.remove(0);
+    let (filename, options) = old.parts.given.clone();
+    let (identity, name) = (old.identity(), old.filename.clone());
+    drop(old);
+    let mut options = NodeOptions::new(options);
+    options.take_child("backing");
+    options.remove("backing");
+    let flags = OpenFlags { write: true, no_backing: true, ..flags };
+    let opener = Opener { context, nesting: 0, again: true };
+    let (mut node, _) = opener.image(Target { filename, options }, flags)?;
+    node.lock_raw()?;
+    if node.identity() != identity {
+        return Err(Error::os(libc::ESTALE).context(format!("'{name}' was replaced while it was being opened")));
+    }
+    node.filename = name;
+    nodes.insert(0, node);
+    Ok(Chain::new(nodes))
 }
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
@@ -120,6 +145,8 @@ struct BackingPlan {
 struct Opener<'a> {
     context: &'a OpenContext,
     nesting: usize,
+    /// The image was open before.
+    again: bool,
 }
 
 impl<'a> Opener<'a> {
@@ -163,10 +190,13 @@ impl<'a> Opener<'a> {
             return Err(Error::unsupported("Too many images inside images"));
         }
         let mut target = target.read_name()?;
+        let given = (target.filename.clone(), target.options.map().clone());
         let no_backing = self.wants_no_backing(&mut target.options);
         let driver = target.driver()?;
         if let Some(Driver::Protocol(protocol)) = driver {
-            return Ok((self.bare_file(protocol, target, flags)?, None));
+            let mut node = self.bare_file(protocol, target, flags)?;
+            node.parts.given = given;
+            return Ok((node, None));
         }
         if driver.is_none() && target.filename.is_none() && !has_child(&target.options, "file") {
             return Err(Error::invalid("Must specify either driver or file"));
@@ -175,13 +205,15 @@ impl<'a> Opener<'a> {
         let file = self.child("file", target.filename.take(), &mut target.options, flags)?;
         let format = match driver {
             Some(Driver::Format(format)) => format,
-            _ => self.probe(&file, !flags.write)?,
+            // Who only now wants to write has been told what there is to be told.
+            _ => self.probe(&file, !flags.write || self.again)?,
         };
         // As in the reference, the file below comes first.
         let name = self.take_name(name)?;
         let mut opening = Opening { opener: self, format, options: target.options, flags };
         let mut node = opening.open(file, driver.is_none())?;
         node.parts.name = name;
+        node.parts.given = given;
         let backing = if no_backing || flags.no_backing { None } else { opening.backing(&node)? };
         if no_backing && !flags.no_io && node.layer.backing().is_some() {
             node.override_backing(Value::Null);
@@ -284,7 +316,7 @@ impl<'a> Opener<'a> {
         let protocol = match target.driver()? {
             Some(Driver::Format(format)) => {
                 target.options.set("driver", format.name);
-                let opener = Opener { context: self.context, nesting: self.nesting + 1 };
+                let opener = Opener { context: self.context, nesting: self.nesting + 1, again: self.again };
                 return opener.chain(target, flags).map(|chain| Child::Image(Arc::new(chain)));
             }
             Some(Driver::Protocol(protocol)) => Some(protocol),
@@ -477,7 +509,7 @@ impl OpenRequest<'_> {
                 Some(name.to_owned())
             }
         };
-        let opener = Opener { context: self.context, nesting: self.nesting };
+        let opener = Opener { context: self.context, nesting: self.nesting, again: false };
         let child = opener.child("data-file", filename, options, self.flags)?;
         if !expected {
             return Err(Error::invalid("'data-file' can only be set for images with an external data file"));

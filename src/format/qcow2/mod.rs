@@ -13,8 +13,8 @@
 //! | `txn` | the only writer of metadata: in which order it reaches the disk |
 //! | `write` | places for guest bytes, zero clusters, publishing |
 //! | `compress`, `crypt` | payload transformations |
-//! | `backing` | naming another backing file, emptying an image |
-//! | `snapshot`, `bitmap` | what their tables hold and the operations on them |
+//! | `backing` | naming another backing file |
+//! | `snapshot`, `bitmap` | what their tables hold and the operations on them; emptying an image |
 //! | `check` | looking at all structures, and repairing them |
 //! | `options`, `create`, `measure` | creation options and new images |
 //!
@@ -234,6 +234,10 @@ impl Layer for Qcow2 {
 
     fn set_backing(&self, backing: Option<&BackingRef>) -> Result<()> {
         self.rename_backing(backing)
+    }
+
+    fn make_empty(&self) -> Result<()> {
+        self.give_up_everything()
     }
 
     fn info(&self) -> Result<LayerInfo> {

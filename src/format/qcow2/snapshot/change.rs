@@ -39,6 +39,11 @@ impl Qcow2 {
         self.change(|change| change.delete(name))
     }
 
+    /// See [`crate::image::Layer::make_empty`].
+    pub(in super::super) fn give_up_everything(&self) -> Result<()> {
+        self.change(|change| change.empty())
+    }
+
     fn change(&self, operation: impl FnOnce(&mut Change<'_>) -> Result<()>) -> Result<()> {
         let mut meta = self.meta();
         meta.writer()?;
@@ -59,9 +64,17 @@ pub(super) struct Change<'a> {
     image: &'a Qcow2,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
     pub(super) fn meta(&mut self) -> &mut Meta {
         self.references.meta
+    }
+
+    pub(super) fn references(&mut self) -> &mut References<'a> {
+        &mut self.references
+    }
+
+    pub(super) fn image(&self) -> &'a Qcow2 {
+        self.image
     }
 
     pub(super) fn geometry(&self) -> Geometry {

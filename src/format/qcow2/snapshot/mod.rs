@@ -4,6 +4,7 @@
 //! to the disk goes elsewhere. Specification: "Snapshots".
 
 mod change;
+mod empty;
 pub(super) mod refs;
 mod settle;
 mod table;

@@ -65,6 +65,11 @@ impl Tables {
         }
     }
 
+    /// Shows every table to `visit`.
+    pub fn each(&self, visit: impl FnMut(HostOffset)) {
+        self.0.iter().copied().for_each(visit);
+    }
+
     /// Runs of neighbouring tables, as indices.
     fn pieces(&self, cluster: u64) -> impl Iterator<Item = Range<usize>> {
         let most = (PIECE / cluster).max(1) as usize;
