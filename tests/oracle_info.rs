@@ -3,7 +3,7 @@
 mod common;
 
 use common::kinds::{self, Kind, Open};
-use common::{Report, for_all, oracle, require_wording};
+use common::{Report, for_all, oracle, require_wording, taken};
 
 /// Command lines after `info`; `@` stands for the image's own operand.
 const PLAIN: &[&str] = &[
@@ -33,6 +33,7 @@ fn check(kind: &Kind, report: &mut Report) {
     let lines: Vec<_> = PLAIN
         .iter()
         .filter(|line| !(line.starts_with("-t") && kind.open == Open::Locked))
+        .filter(|line| taken(&kind.name, line))
         .map(|line| format!("info {}", line.replace('@', &kind.operand())))
         .collect();
     for (line, differences) in oracle::read_only(&kind.folder(), &lines) {

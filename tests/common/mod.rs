@@ -102,6 +102,24 @@ impl Report {
     }
 }
 
+/// Whether this run takes a case of a large matrix. `scripts/test` takes one in [`share_taken`], always the same ones,
+/// spread over rows and columns; `SHARE=1` takes all of them (`scripts/soak` does that).
+pub fn taken(row: &str, column: &str) -> bool {
+    // FNV-1a: the same on every machine.
+    let hash = row
+        .bytes()
+        .chain([b' '])
+        .chain(column.bytes())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    (hash >> 20).is_multiple_of(share_taken())
+}
+
+/// One in how many cases of the large matrices is taken.
+pub fn share_taken() -> u64 {
+    const BY_DEFAULT: u64 = 3;
+    std::env::var("SHARE").ok().and_then(|text| text.parse().ok()).filter(|share| *share > 0).unwrap_or(BY_DEFAULT)
+}
+
 /// Runs `body` on every item, two at a time (the machines have two cores), and gathers the reports.
 pub fn for_all<T: Sync>(title: &'static str, items: &[T], body: impl Fn(&T, &mut Report) + Sync) {
     let cursor = std::sync::atomic::AtomicUsize::new(0);
