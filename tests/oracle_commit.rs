@@ -129,7 +129,7 @@ fn one(top: (&str, Target), base: (&str, &str, Target), flags: &str, report: &mu
 #[test]
 fn every_kind_into_every_kind() {
     require_wording();
-    let all = std::env::var_os("ALL").is_some();
+    let all = common::share_taken() == 1;
     let mut cases = Vec::new();
     let bases = || BASES.iter().enumerate().filter(|(_, (name, ..))| !name.starts_with("short"));
     for (row, top) in TOPS.iter().enumerate() {

@@ -157,9 +157,9 @@ fn one(options: &str, target: Target, places: [&str; 4], flags: &str, report: &m
     report.note(&format!("{options}: {old} -> {new} {flags}"), differences);
 }
 
-/// All moves of the plain image, and one in `part` of those of every other, a different one each time; `ALL=1` for all.
+/// All moves of the plain image, and one in `part` of those of every other, a different one each time; `SHARE=1` for all.
 fn some(moves: &[[&'static str; 4]], part: usize) -> Vec<((&'static str, Target), [&'static str; 4])> {
-    let all = std::env::var_os("ALL").is_some();
+    let all = common::share_taken() == 1;
     let mut cases = Vec::new();
     for (row, top) in TOPS.iter().enumerate() {
         let wanted = |column: usize| all || row == 0 || (row + column).is_multiple_of(part);

@@ -44,3 +44,7 @@ impl Qcow2 {
         result
     }
 }
+
+#[cfg(test)]
+#[path = "backing_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::qcow2::testing::{Done, available, expect, open_storage, read_all, tool};
-use crate::image::{OpenFlags, Snapshots};
+use crate::image::{Layer, OpenFlags};
 use crate::storage::fault::{Event, FaultStorage, Op, after_crash};
 use crate::storage::{MemStorage, Storage};
 
@@ -45,16 +45,20 @@ enum Case {
     Create,
     Apply,
     Delete,
+    /// Not one on snapshots, but it goes the same ways.
+    Empty,
 }
 
-const CASES: [Case; 3] = [Case::Create, Case::Apply, Case::Delete];
+const CASES: [Case; 4] = [Case::Create, Case::Apply, Case::Delete, Case::Empty];
 
 impl Case {
-    fn run(self, snapshots: &dyn Snapshots) -> Result<()> {
+    fn run(self, layer: &dyn Layer) -> Result<()> {
+        let snapshots = layer.snapshots().expect("qcow2 has them");
         match self {
             Case::Create => snapshots.create("three"),
             Case::Apply => snapshots.apply("one"),
             Case::Delete => snapshots.delete("one"),
+            Case::Empty => layer.make_empty(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Case {
             Case::Create => after.push(("three".into(), before[0].1.clone())),
             Case::Apply => after[0].1 = before[1].1.clone(),
             Case::Delete => _ = after.remove(1),
+            Case::Empty => after[0].1.fill(0),
         }
         after
     }
@@ -121,7 +126,7 @@ fn a_crash_loses_nothing() {
     each_case(|dir, options, case, initial, before| {
         let recorder = Arc::new(FaultStorage::new(Arc::new(MemStorage::new(initial.to_vec()))));
         let layer = open_storage(Arc::clone(&recorder) as _, OpenFlags::WRITE).expect("it opens");
-        case.run(layer.snapshots().expect("qcow2 has them")).expect("nothing fails");
+        case.run(&*layer).expect("nothing fails");
         let events = recorder.events();
         cuts += events.iter().filter(|event| matches!(event, Event::SetLen(_))).count();
         let after = case.after(before);
@@ -151,7 +156,7 @@ fn a_failed_request_loses_nothing() {
                     false => faulty.fail(op, nth, libc::EIO),
                 }
                 let count = faulty.count(op);
-                let result = case.run(layer.snapshots().expect("qcow2 has them"));
+                let result = case.run(&*layer);
                 let what = format!("{options} {case:?} with {op:?} {nth} failing, lasting {lasting}: {result:?}");
                 let bytes = memory.to_vec();
                 // One failure can be undone; a disk that fails for good leaves flags as they happen to be.
