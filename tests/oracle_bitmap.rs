@@ -5,7 +5,8 @@ mod common;
 
 use common::kinds::{self, Kind, Open};
 use common::oracle::{self, Target, Twins};
-use common::{Report, bitmaps, for_all, require_wording};
+use common::run::Tool;
+use common::{Report, Sandbox, bitmaps, for_all, require_wording};
 
 /// Sequences for every kind of image. `@` stands for what names it; `io ` begins a command of the reference's qemu-io.
 const SEQUENCES: &[&[&str]] = &[
@@ -194,10 +195,11 @@ qemu-io -c 'write 0 64k' -c abort used >/dev/null 2>&1 || true
 $Q info --output=json used | grep -q in-use
 "#;
 
-/// Node names that were made up end in random digits.
+/// Node names that were made up end in random digits. A warning of the reference lacks its line end.
 fn settled(text: &str) -> String {
+    let text = &text.replace("on the image file to fix.qemu-img", "on the image file to fix.\nqemu-img");
     let mut out = String::new();
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(at) = rest.find("#block") {
         let (before, name) = rest.split_at(at + 6);
         out.push_str(before);
@@ -259,7 +261,9 @@ fn run(kind: &Kind, sequence: &[&str], report: &mut Report) {
 #[test]
 fn sequences_leave_the_same_bitmaps_on_every_kind() {
     require_wording();
-    for_all("bitmap", &kinds::all(), |kind, report| {
+    // On a disk without bytes the reference fails at the end, and opens no image on which it has not failed.
+    let kinds: Vec<_> = kinds::all().into_iter().filter(|kind| kind.name != "size-zero").collect();
+    for_all("bitmap", &kinds, |kind, report| {
         run(kind, SEQUENCES[0], report);
         if kind.name.contains("bitmap") {
             run(kind, SEQUENCES[1], report);
@@ -270,25 +274,39 @@ fn sequences_leave_the_same_bitmaps_on_every_kind() {
 #[test]
 fn lines_are_the_same() {
     require_wording();
-    let scene = common::Sandbox::new();
+    let scene = Sandbox::new();
     common::run::program_in(scene.path(), "bash", &["-ec", SCENE]).expect_ok("the scene");
     for_all("bitmap lines", LINES, |line, report| {
-        let twins =
-            Twins { ours: common::Sandbox::copy_of(scene.path()), reference: common::Sandbox::copy_of(scene.path()) };
+        let twins = Twins { ours: Sandbox::copy_of(scene.path()), reference: Sandbox::copy_of(scene.path()) };
         let mut line = format!("bitmap {line}");
         for len in [1022, 1023, 1024, 2000] {
             line = line.replace(&format!("NAME{len}"), &"n".repeat(len));
         }
         let mut differences = step(&twins, &line).1;
         differences.extend(twins.same_names(false));
-        for name in ["a", "used", "huge", "v2"] {
+        for name in ["a", "used", "v2"] {
             differences.extend(same_bitmaps(&twins, name));
-            differences.extend(oracle::same_target(&twins, name, Target::Qcow2));
+            if line.split(' ').any(|word| word == name) {
+                differences.extend(oracle::same_target(&twins, name, Target::Qcow2));
+            }
         }
+        // Comparing its contents would take too long.
+        differences.extend(same_bitmaps(&twins, "huge"));
+        differences.extend(oracle::unhealthy(&twins.ours, "huge", Target::Qcow2));
         let [ours, reference] = twins.each().map(|(_, sandbox)| common::files::hash_file(&sandbox.file("r")));
         if ours != reference {
             differences.push("the raw image differs".into());
         }
         report.note(&line, differences);
     });
+}
+
+#[test]
+fn the_help_has_the_line_that_vdsm_looks_for() {
+    let help = Sandbox::new().run(Tool::Ours, "--help").expect_ok("--help").stdout;
+    let found = help.lines().any(|line| {
+        let start = line.trim_start();
+        start.len() < line.len() && start.starts_with("bitmap ") && line.contains(" filename bitmap")
+    });
+    assert!(found, "{help}");
 }

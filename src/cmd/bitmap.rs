@@ -64,9 +64,11 @@ fn run(args: &Args) -> Result<i32> {
         return Err(Error::invalid("Expecting filename and bitmap name"));
     };
     let context = args.context();
-    let chain = open_chain(&args.spec(filename)?, OpenFlags::WRITE, &context)?;
+    let chain = open_chain(&args.spec(filename)?, OpenFlags { no_backing: true, ..OpenFlags::WRITE }, &context)?;
     let source = args.text("source-file").map(|name| ImageSpec::name(name, args.text("source-format")));
-    let source = source.map(|spec| open_chain(&spec, OpenFlags::READ, &context)).transpose()?;
+    let source = source
+        .map(|spec| open_chain(&spec, OpenFlags { no_backing: true, ..OpenFlags::READ }, &context))
+        .transpose()?;
     edit(&chain, source.as_ref(), &actions, bitmap)?;
     Ok(0)
 }

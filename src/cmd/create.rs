@@ -102,6 +102,7 @@ fn run(args: &Args) -> Result<i32> {
 /// Checks in the reference's order, says what will be made, and makes it.
 fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let format = creator(request.format)?;
+    let Some(create) = format.create else { return Err(no_creation(format)) };
     let file = plain_name(request.filename)?;
     let known = [format.create_options, protocol::options_for(&file)];
     let mut options = parse_create_options(request.options.unwrap_or(""), &known)?;
@@ -123,7 +124,6 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     }
     options.0.retain(|(name, _)| name != "size");
     let make = CreateRequest { filename: request.filename, size, options: &options, context };
-    let Some(create) = format.create else { return Err(no_creation(format)) };
     create(make).map_err(|error| explain_size(error, format, &known))
 }
 

@@ -42,6 +42,15 @@ pub static FILE: Format = Format { name: "file", create_options: FILE_OPTIONS, m
 pub static HOST_DEVICE: Format =
     Format { name: "host_device", create_options: DEVICE_OPTIONS, measure: None, ..raw::DESCRIPTOR };
 
+/// A disk that holds nothing (`-f null-co`); there is nothing to be made.
+pub static NULL_CO: Format = Format { name: "null-co", create_options: &[], create: None, ..raw::DESCRIPTOR };
+
+/// The same by another name (`-f null-aio`).
+pub static NULL_AIO: Format = Format { name: "null-aio", ..NULL_CO };
+
+/// Something else with faults (`-f blkdebug`); there is nothing to be made.
+pub static BLKDEBUG: Format = Format { name: "blkdebug", ..NULL_CO };
+
 /// The file of `size` bytes that these creation options ask for. What `preallocation` means is the format's business.
 pub fn new_file(options: &CreateOptions, size: u64) -> Result<NewFile> {
     let hint = |text| parse_size(text).map_err(|_| Error::invalid("Parameter 'extent_size_hint' expects a size"));

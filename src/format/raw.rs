@@ -11,7 +11,7 @@ use crate::image::{
     ZeroFlags, create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
-use crate::storage::{FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
+use crate::storage::{DebugEvent, FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
 use crate::units::{SECTOR, align_up};
 
 /// The descriptor of the raw format.
@@ -185,6 +185,7 @@ impl Layer for Raw {
     }
 
     fn read(&self, _extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()> {
+        self.storage.event(DebugEvent::ReadAio);
         self.storage.read_at(buf, self.offset + guest)
     }
 
@@ -237,6 +238,7 @@ impl Pending for RawPending<'_> {
 
     fn write(&self, guest: u64, data: &[u8]) -> Result<()> {
         self.raw.check_first_sector(guest, data)?;
+        self.raw.storage.event(DebugEvent::WriteAio);
         self.raw.storage.write_at(data, self.raw.offset + guest)
     }
 

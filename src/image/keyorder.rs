@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 const BUCKETS: u32 = 512;
 
 /// The bucket of a key: the string hash of the Trivial Database.
-fn bucket(key: &str) -> u32 {
+pub(super) fn bucket(key: &str) -> u32 {
     // The length is only a seed, it may wrap.
     let mut hash = 0x238f_13af_u32.wrapping_mul(key.len() as u32);
     for (at, byte) in key.bytes().enumerate() {

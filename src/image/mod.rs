@@ -8,6 +8,8 @@ pub mod bitmaps;
 mod chain;
 mod check;
 mod context;
+mod debugrules;
+mod drivers;
 mod filename;
 mod info;
 pub(crate) mod jsonname;

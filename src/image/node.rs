@@ -71,7 +71,9 @@ impl Node {
     fn refresh_filename(&mut self) {
         let simple = !self.parts.needs_options && self.parts.backing.is_none();
         self.filename = match self.parts.children.iter().find(|(name, _)| *name == "file") {
-            Some((_, Child::File(file))) if simple => file.filename.clone(),
+            Some((_, child @ (Child::File(_) | Child::Protocol(_)))) if simple && child.exact_name().is_some() => {
+                child.name().to_owned()
+            }
             _ => {
                 let mut name = format!("json:{}", json::one_line(&Value::Object(self.full_options())));
                 // The description is ASCII.
@@ -108,7 +110,12 @@ impl Node {
 
     /// The name of the node: the one that the user gave it, or one like those that the reference makes up.
     pub fn node_name(&self) -> &str {
-        self.parts.name.as_ref().map_or("#block100", NodeName::as_str)
+        let below = match self.parts.children.first() {
+            Some((_, Child::Protocol(node))) if self.parts.protocol.is_some() => node.name.as_ref(),
+            Some((_, Child::File(file))) if self.parts.protocol.is_some() => file.name.as_ref(),
+            _ => None,
+        };
+        self.parts.name.as_ref().or(below).map_or("#block100", NodeName::as_str)
     }
 
     /// Disk space taken by the files that hold this image, in bytes; its backing files are not counted. `None` where
@@ -142,13 +149,7 @@ impl Node {
     pub fn files(&self) -> Vec<(&str, (u64, u64))> {
         let mut files = Vec::new();
         for (_, child) in &self.parts.children {
-            match child {
-                Child::File(file) if file.locking => {
-                    files.extend(file_identity(&file.filename).map(|identity| (&*file.filename, identity)));
-                }
-                Child::File(_) => {}
-                Child::Image(chain) => chain.nodes().iter().for_each(|node| files.extend(node.files())),
-            }
+            child.add_files(&mut files);
         }
         files
     }
@@ -162,11 +163,7 @@ impl Node {
     /// Device and inode number of the file behind this image.
     pub fn identity(&self) -> Option<(u64, u64)> {
         match self.parts.children.iter().find(|(name, _)| *name == "file")? {
-            (_, Child::File(file)) => {
-                let info = std::fs::metadata(text::to_os(&file.filename)).ok()?;
-                Some((info.dev(), info.ino()))
-            }
-            (_, Child::Image(chain)) => chain.top().identity(),
+            (_, child) => child.identity(),
         }
     }
 }
@@ -188,6 +185,27 @@ pub(crate) enum Child {
     File(FileNode),
     /// Another image, read through its format.
     Image(Arc<Chain>),
+    /// Something else, which may lie on another child.
+    Protocol(ProtocolNode),
+}
+
+/// An opened node of a driver that is neither a format nor the way to a file.
+#[derive(Debug)]
+pub(crate) struct ProtocolNode {
+    pub storage: Arc<dyn Storage>,
+    /// Its name, or its description where no name leads to it.
+    pub filename: String,
+    /// Whether that is a name.
+    pub is_exact: bool,
+    pub driver: &'static str,
+    /// The complete description.
+    pub options: Options,
+    /// What lies below (`image`).
+    pub image: Option<Box<Child>>,
+    /// The name that the user gave it, which is taken while it is open.
+    pub name: Option<NodeName>,
+    /// Whether it does not say what it holds.
+    pub says_nothing: bool,
 }
 
 /// An opened file or device.
@@ -201,7 +219,7 @@ pub(crate) struct FileNode {
     /// Whether locks shall be taken.
     pub locking: bool,
     /// The name that the user gave it, which is taken while it is open.
-    pub _name: Option<NodeName>,
+    pub name: Option<NodeName>,
 }
 
 impl Child {
@@ -210,12 +228,17 @@ impl Child {
         match self {
             Child::File(file) => Arc::clone(&file.storage) as Arc<dyn Storage>,
             Child::Image(chain) => storage_of(chain),
+            Child::Protocol(node) => Arc::clone(&node.storage),
         }
     }
 
     /// Tells others what it is used for. Images inside images have been locked when they were opened.
     pub fn lock(&self, role: FileRole, flags: OpenFlags) -> Result<()> {
-        let Child::File(file) = self else { return Ok(()) };
+        let file = match self {
+            Child::File(file) => file,
+            Child::Image(_) => return Ok(()),
+            Child::Protocol(node) => return node.image.as_ref().map_or(Ok(()), |image| image.lock(role, flags)),
+        };
         if !file.locking {
             return Ok(());
         }
@@ -228,15 +251,18 @@ impl Child {
         match self {
             Child::File(file) => file.storage.allocated().map(Some),
             Child::Image(chain) => chain.top().allocated(),
+            // The reference does not look through.
+            Child::Protocol(node) => Ok(node.image.is_none().then_some(0)),
         }
     }
 
-    fn full_options(&self) -> Options {
+    pub(super) fn full_options(&self) -> Options {
         match self {
             Child::File(file) => {
                 NodeOptions::from_pairs([("driver", json!(file.driver)), ("filename", json!(file.filename))]).into_map()
             }
             Child::Image(chain) => chain.top().full_options(),
+            Child::Protocol(node) => node.options.clone(),
         }
     }
 
@@ -245,6 +271,7 @@ impl Child {
         match self {
             Child::File(file) => &file.filename,
             Child::Image(chain) => &chain.top().filename,
+            Child::Protocol(node) => &node.filename,
         }
     }
 
@@ -253,6 +280,42 @@ impl Child {
         match self {
             Child::File(file) => &file.filename,
             Child::Image(chain) => chain.top().base_name(),
+            Child::Protocol(node) => node.image.as_ref().map_or(&*node.filename, |image| image.base_name()),
+        }
+    }
+
+    /// The name, where it leads here without further options.
+    pub fn exact_name(&self) -> Option<&str> {
+        match self {
+            Child::Protocol(node) => node.is_exact.then_some(&*node.filename),
+            _ => Some(self.name()).filter(|name| !name.starts_with("json:")),
+        }
+    }
+
+    /// Whether it does not say what it holds.
+    pub fn says_nothing(&self) -> bool {
+        matches!(self, Child::Protocol(node) if node.says_nothing)
+    }
+
+    fn add_files<'a>(&'a self, files: &mut Vec<(&'a str, (u64, u64))>) {
+        match self {
+            Child::File(file) if file.locking => {
+                files.extend(file_identity(&file.filename).map(|identity| (&*file.filename, identity)));
+            }
+            Child::File(_) => {}
+            Child::Image(chain) => chain.nodes().iter().for_each(|node| files.extend(node.files())),
+            Child::Protocol(node) => node.image.iter().for_each(|image| image.add_files(files)),
+        }
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        match self {
+            Child::File(file) => {
+                let info = std::fs::metadata(text::to_os(&file.filename)).ok()?;
+                Some((info.dev(), info.ino()))
+            }
+            Child::Image(chain) => chain.top().identity(),
+            Child::Protocol(node) => node.image.as_ref()?.identity(),
         }
     }
 }

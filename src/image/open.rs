@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::drivers::is_virtual;
 use super::filename::{protocol_prefix, resolve_backing, strip_protocol};
 use super::node::{Child, FileNode, Parts};
 use super::nodename::NodeName;
@@ -85,7 +86,12 @@ pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>
 /// The name of a file in the file system: without the protocol in front. An error where the name begins with a protocol
 /// that there is not.
 pub fn plain_name(filename: &str) -> Result<String> {
-    find_protocol(filename).map(|(_, name)| name)
+    match find_protocol(filename)? {
+        (driver, _) if is_virtual(driver) => {
+            Err(Error::unsupported(format!("Protocol driver '{driver}' does not support image creation")))
+        }
+        (_, name) => Ok(name),
+    }
 }
 
 /// Something to be opened: a name, options, or both.
@@ -142,7 +148,7 @@ struct BackingPlan {
     overridden: bool,
 }
 
-struct Opener<'a> {
+pub(super) struct Opener<'a> {
     context: &'a OpenContext,
     nesting: usize,
     /// The image was open before.
@@ -239,7 +245,7 @@ impl<'a> Opener<'a> {
         true
     }
 
-    fn take_name(&self, name: Option<String>) -> Result<Option<NodeName>> {
+    pub(super) fn take_name(&self, name: Option<String>) -> Result<Option<NodeName>> {
         name.map(|name| self.context.names.take(name)).transpose()
     }
 
@@ -253,9 +259,8 @@ impl<'a> Opener<'a> {
 
     /// Opens a file that is the image: as raw, but by the name of its protocol.
     fn bare_file(&self, protocol: &'static str, target: Target, flags: OpenFlags) -> Result<Node> {
-        let file = self.file(Some(protocol), target.filename, target.options, flags)?;
-        let filename = file.filename.clone();
-        let child = Child::File(file);
+        let child = self.file(Some(protocol), target.filename, target.options, flags)?;
+        let filename = child.base_name().to_owned();
         child.lock(FileRole::Raw, flags)?;
         let request = OpenRequest {
             storage: child.storage(),
@@ -292,7 +297,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Opens what an image's bytes come from: the options of the child `name`, or a file name.
-    fn child(
+    pub(super) fn child(
         &self,
         name: &str,
         filename: Option<String>,
@@ -322,7 +327,7 @@ impl<'a> Opener<'a> {
             Some(Driver::Protocol(protocol)) => Some(protocol),
             None => None,
         };
-        self.file(protocol, target.filename, target.options, flags).map(Child::File)
+        self.file(protocol, target.filename, target.options, flags)
     }
 
     /// Opens a file or device. It is not locked yet: that depends on what is found in it.
@@ -332,9 +337,17 @@ impl<'a> Opener<'a> {
         filename: Option<String>,
         mut options: NodeOptions,
         flags: OpenFlags,
-    ) -> Result<FileNode> {
+    ) -> Result<Child> {
         let (driver, filename) = match (driver, filename) {
-            (None, Some(name)) => find_protocol(&name)?,
+            (Some(driver), filename) if is_virtual(driver) => {
+                return self.virtual_node(driver, filename, options, flags);
+            }
+            (None, Some(name)) => match find_protocol(&name)? {
+                (driver, name) if is_virtual(driver) => {
+                    return self.virtual_node(driver, Some(name), options, flags);
+                }
+                file => file,
+            },
             (Some(driver), Some(name)) => (driver, strip_protocol(&name, driver)),
             (Some(driver), None) => (driver, options.string("filename").unwrap_or_default().to_owned()),
             // A name given as an option is taken as it is: no protocol is read out of it.
@@ -360,7 +373,7 @@ impl<'a> Opener<'a> {
             Some(unknown) => {
                 Err(Error::invalid(format!("Block protocol '{driver}' doesn't support the option '{unknown}'")))
             }
-            None => Ok(FileNode { storage, filename, driver, locking: own.locking, _name: name }),
+            None => Ok(Child::File(FileNode { storage, filename, driver, locking: own.locking, name })),
         }
     }
 }
@@ -519,7 +532,7 @@ impl OpenRequest<'_> {
 }
 
 /// Takes the options that every node has, and says how the node is to be opened and called.
-fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<(OpenFlags, Option<String>)> {
+pub(super) fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Result<(OpenFlags, Option<String>)> {
     let general = General::take(options)?;
     if flags.write && general.read_only == Some(true) {
         return Err(Error::invalid("Block node is read-only"));
@@ -553,6 +566,9 @@ fn find_protocol(name: &str) -> Result<(&'static str, String)> {
         None => Ok(("file", name.to_owned())),
         Some("file") => Ok(("file", strip_protocol(name, "file"))),
         Some("host_device") => Ok(("host_device", strip_protocol(name, "host_device"))),
+        Some("null-co") => Ok(("null-co", name.to_owned())),
+        Some("null-aio") => Ok(("null-aio", name.to_owned())),
+        Some("blkdebug") => Ok(("blkdebug", name.to_owned())),
         Some(foreign) if is_foreign_protocol(foreign) => {
             Err(Error::unsupported(format!("The protocol '{foreign}' is not supported yet, only local files are")))
         }

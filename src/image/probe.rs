@@ -30,7 +30,6 @@ static FOREIGN: &[Foreign] = &[
 
 /// Drivers of the reference that are neither supported nor formats one can probe.
 const FOREIGN_DRIVERS: &[&str] = &[
-    "blkdebug",
     "blklogwrites",
     "blkreplay",
     "blkverify",
@@ -48,8 +47,6 @@ const FOREIGN_DRIVERS: &[&str] = &[
     "iser",
     "nbd",
     "nfs",
-    "null-aio",
-    "null-co",
     "nvme",
     "nvme-io_uring",
     "preallocate",
@@ -70,7 +67,7 @@ const FOREIGN_DRIVERS: &[&str] = &[
 pub enum Driver {
     /// A format.
     Format(&'static Format),
-    /// A way to reach bytes: `file` or `host_device`.
+    /// A way to reach bytes: `file`, `host_device`, `null-co`, `null-aio` or `blkdebug`.
     Protocol(&'static str),
 }
 
@@ -83,6 +80,9 @@ impl Driver {
         match name {
             "file" => Ok(Driver::Protocol("file")),
             "host_device" => Ok(Driver::Protocol("host_device")),
+            "null-co" => Ok(Driver::Protocol("null-co")),
+            "null-aio" => Ok(Driver::Protocol("null-aio")),
+            "blkdebug" => Ok(Driver::Protocol("blkdebug")),
             _ if FOREIGN.iter().any(|foreign| foreign.name == name) => Err(unsupported_format(name)),
             _ if FOREIGN_DRIVERS.contains(&name) => {
                 Err(Error::unsupported(format!("The block driver '{name}' is not supported yet")))
@@ -97,7 +97,10 @@ pub fn creator(name: &str) -> Result<&'static Format> {
     match Driver::find(name) {
         Ok(Driver::Format(format)) => Ok(format),
         Ok(Driver::Protocol("file")) => Ok(&protocol::FILE),
-        Ok(Driver::Protocol(_)) => Ok(&protocol::HOST_DEVICE),
+        Ok(Driver::Protocol("host_device")) => Ok(&protocol::HOST_DEVICE),
+        Ok(Driver::Protocol("null-co")) => Ok(&protocol::NULL_CO),
+        Ok(Driver::Protocol("null-aio")) => Ok(&protocol::NULL_AIO),
+        Ok(Driver::Protocol(_)) => Ok(&protocol::BLKDEBUG),
         Err(error) if matches!(error.kind(), Kind::Unsupported(_)) => Err(error),
         Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'"))),
     }
@@ -113,8 +116,7 @@ pub fn is_known_driver(name: &str) -> bool {
 
 /// Whether the reference knows a protocol that this program does not.
 pub fn is_foreign_protocol(name: &str) -> bool {
-    const MORE: [&str; 8] =
-        ["fat", "gluster+rdma", "gluster+tcp", "gluster+unix", "nbd+tcp", "nbd+unix", "rbd", "blkdebug"];
+    const MORE: [&str; 7] = ["fat", "gluster+rdma", "gluster+tcp", "gluster+unix", "nbd+tcp", "nbd+unix", "rbd"];
     FOREIGN_DRIVERS.contains(&name) || MORE.contains(&name)
 }
 

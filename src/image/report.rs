@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::filename::resolve_backing;
 use super::info::{LayerInfo, SnapshotInfo};
-use super::node::{Child, FileNode, Node};
+use super::node::{Child, FileNode, Node, ProtocolNode};
 use super::{BackingRef, Chain};
 use crate::error::Result;
 use crate::storage::Storage;
@@ -23,6 +23,8 @@ pub struct NodeReport {
     pub size: u64,
     /// Disk space taken by the files that hold it, in bytes.
     pub allocated: Option<u64>,
+    /// Whether it can be told that it was not closed properly.
+    pub tells_dirty: bool,
     /// What the format knows. `format_specific` is complete, with its type.
     pub info: LayerInfo,
     /// The backing file as the image names it.
@@ -41,10 +43,11 @@ impl NodeReport {
         let mut children: Vec<_> = children.collect::<Result<_>>()?;
         if node.parts.protocol.is_some() {
             children.clear();
-            info.format_specific = Some(match node.parts.children.first() {
-                Some((_, Child::File(file))) => file_specific(file),
-                _ => specific("file", json!({})),
-            });
+            match node.parts.children.first() {
+                Some((_, Child::Protocol(protocol))) => return Self::protocol(protocol).map(Self::as_image),
+                Some((_, Child::File(file))) => info.format_specific = Some(file_specific(file)),
+                _ => info.format_specific = Some(specific("file", json!({}))),
+            }
         } else {
             info.format_specific = info.format_specific.map(|data| specific(node.driver(), data));
         }
@@ -55,6 +58,8 @@ impl NodeReport {
             let LayerInfo { cluster_size, dirty, snapshots, .. } = inner.info.clone();
             info = LayerInfo { cluster_size, dirty, snapshots, ..info };
         }
+        let below = children.iter().find(|(name, _)| *name == "file");
+        let tells_dirty = node.driver() != "raw" || below.is_none_or(|(_, report)| report.tells_dirty);
         let backing = node.layer.backing();
         let full = backing.as_ref().and_then(|backing| resolve_backing(node.base_name(), &backing.filename).ok());
         Ok(NodeReport {
@@ -63,6 +68,7 @@ impl NodeReport {
             is_file: false,
             size: node.layer.size(),
             allocated: node.allocated()?,
+            tells_dirty,
             info,
             backing,
             full_backing: full,
@@ -74,7 +80,31 @@ impl NodeReport {
         match child {
             Child::File(file) => Self::file(file),
             Child::Image(chain) => Self::nested(chain),
+            Child::Protocol(node) => Self::protocol(node),
         }
+    }
+
+    /// A node that is neither an image nor a file.
+    fn protocol(node: &ProtocolNode) -> Result<Self> {
+        let len = node.storage.len()?;
+        let children = node.image.iter().map(|image| Ok(("image", Self::child(image)?)));
+        Ok(NodeReport {
+            filename: node.filename.clone(),
+            driver: node.driver,
+            is_file: node.image.is_none(),
+            size: align_up(len, SECTOR).unwrap_or(len),
+            allocated: node.image.is_none().then_some(0),
+            tells_dirty: node.image.is_some(),
+            info: LayerInfo::default(),
+            backing: None,
+            full_backing: None,
+            children: children.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The same as the node that was asked for.
+    fn as_image(self) -> Self {
+        NodeReport { is_file: false, ..self }
     }
 
     /// An image inside an image, which was opened together with its backing files.
@@ -98,6 +128,7 @@ impl NodeReport {
             is_file: true,
             size: align_up(len, SECTOR).unwrap_or(len),
             allocated: Some(file.storage.allocated()?),
+            tells_dirty: true,
             info: LayerInfo { format_specific: Some(file_specific(file)), ..LayerInfo::default() },
             backing: None,
             full_backing: None,
@@ -114,7 +145,9 @@ impl NodeReport {
         };
         put("filename", json!(self.filename));
         put("format", json!(self.driver));
-        put("dirty-flag", json!(self.info.dirty));
+        if self.tells_dirty {
+            put("dirty-flag", json!(self.info.dirty));
+        }
         if let Some(bytes) = self.allocated {
             put("actual-size", json!(bytes));
         }

@@ -1,6 +1,6 @@
 //! What `map` shows: for each guest range, which image of a chain it comes from and where it lies.
 
-use super::{Chain, ExtentKind, Node};
+use super::{Chain, Child, ExtentKind, Node};
 use crate::error::Result;
 use crate::storage::RangeKind;
 
@@ -55,6 +55,9 @@ impl Chain {
             return match extent.kind {
                 ExtentKind::Compressed { .. } => Ok(Status { compressed: true, ..status }),
                 ExtentKind::Data { encrypted: true, .. } => Ok(status),
+                ExtentKind::Data { .. } if node.data_child().is_some_and(Child::says_nothing) => {
+                    Ok(Status { present: false, data: false, ..status })
+                }
                 ExtentKind::Data { host, encrypted: false } => {
                     let (zero, len) = node.reserved_hole(host, len)?;
                     Ok(Status { len, zero, place: place(host), ..status })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::storage::{Limits, RangeKind, Storage, ZeroMode};
+use crate::storage::{DebugEvent, Limits, RangeKind, Storage, ZeroMode};
 
 /// The bytes from an offset on: up to a fixed size, or up to the end, wherever that is.
 #[derive(Debug)]
@@ -73,6 +73,10 @@ impl Storage for Window {
 
     fn flush(&self) -> Result<()> {
         self.storage.flush()
+    }
+
+    fn event(&self, event: DebugEvent) {
+        self.storage.event(event);
     }
 
     fn limits(&self) -> Limits {

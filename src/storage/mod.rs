@@ -4,10 +4,13 @@
 //! formats. A new protocol is one file in this folder and one line where names are resolved (`image::open`).
 
 mod aligned;
+mod blkdebug;
 mod cache;
+mod event;
 pub mod fault;
 mod file;
 mod mem;
+mod null;
 mod permissions;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,12 +21,15 @@ use std::os::fd::BorrowedFd;
 use crate::error::Result;
 
 pub use aligned::{AlignedBuf, BufferPool, PAGE, PooledBuf, zeros};
+pub use blkdebug::{Action as DebugAction, DebugLimits, DebugStorage, IoType as DebugIoType, Rule as DebugRule};
 pub use cache::CacheMode;
+pub use event::DebugEvent;
 pub use file::{
     Creation, DEVICE_NOT_OPENED, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile,
     UnfinishedFiles, allocated, remove_unfinished,
 };
 pub use mem::MemStorage;
+pub use null::NullStorage;
 pub use permissions::{FileRole, Permissions};
 
 /// What [`Storage::zero`] may do to the space behind a range that shall read as zeros.
@@ -89,6 +95,9 @@ pub trait Storage: Send + Sync + Debug {
 
     /// See [`Limits`].
     fn limits(&self) -> Limits;
+
+    /// Says what is about to be done. Only storages for fault tests take notice.
+    fn event(&self, _event: DebugEvent) {}
 
     /// The descriptor behind this storage, for copying ranges inside the kernel, page cache advice, and `st_blocks`.
     /// `None` where there is none. What is done with it goes past the cache mode: with `writethrough`, changes made this

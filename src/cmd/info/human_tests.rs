@@ -9,6 +9,7 @@ fn report() -> NodeReport {
         driver: "qcow2",
         is_file: false,
         size: 10 << 20,
+        tells_dirty: true,
         allocated: Some(200_704),
         info: LayerInfo::default(),
         backing: None,

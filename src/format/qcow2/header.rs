@@ -4,7 +4,7 @@ use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::geometry::Geometry;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
 use crate::units::SECTOR;
 
@@ -236,7 +236,7 @@ impl Header {
     /// Reads and checks header and extensions of an image, with no more demands than the purpose makes.
     pub fn read(file: &dyn Storage, purpose: Purpose) -> Result<Header> {
         let mut fixed = [0; V3_LEN];
-        file.read_at(&mut fixed, 0)?;
+        file.read_at(&mut fixed, 0).context(|| "Could not read qcow2 header")?;
         let v2 = RawV2::read_from_bytes(&fixed[..V2_LEN]).expect("the length is right");
         let mut v3 = RawV3::read_from_bytes(&fixed[V2_LEN..]).expect("the length is right");
         if v2.magic.get() != MAGIC {

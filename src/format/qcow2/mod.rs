@@ -52,7 +52,7 @@ use crate::image::{
     BackingRef, Bitmaps, Checks, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place,
     Snapshots, ZeroFlags, not_supported,
 };
-use crate::storage::Storage;
+use crate::storage::{DebugEvent, Storage};
 use crate::units::{SECTOR, align_down, align_up};
 
 /// The descriptor of the format.
@@ -133,6 +133,7 @@ impl Qcow2 {
     }
 
     fn read_data(&self, host: u64, guest: u64, encrypted: bool, buf: &mut [u8]) -> Result<()> {
+        self.data.event(DebugEvent::ReadAio);
         if !encrypted {
             return self.data.read_at(buf, host);
         }
@@ -156,6 +157,7 @@ impl Qcow2 {
     fn read_compressed(&self, host: u64, stored: u64, skipped: u64, buf: &mut [u8]) -> Result<()> {
         // Both are at most two clusters, that is 4 MiB; `skipped` is less than a cluster.
         let mut bytes = vec![0; stored as usize];
+        self.file.event(DebugEvent::ReadCompressed);
         self.file.read_at(&mut bytes, host)?;
         let cluster_size = self.geometry.cluster_size() as usize;
         if skipped == 0 && buf.len() == cluster_size {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::entry::{L1Entry, L2Entry};
 use super::geometry::{Geometry, HostOffset};
 use crate::error::Result;
-use crate::storage::Storage;
+use crate::storage::{DebugEvent, Storage};
 use crate::units::MIB;
 
 /// Bytes of L2 tables that are kept; the cache holds at least [`L2_TABLES_MIN`] tables whatever their size.
@@ -157,6 +157,7 @@ impl L2Cache {
         self.clock += 1;
         if !self.tables.contains_key(&offset) {
             let mut table = L2Table::new(self.geometry);
+            self.file.event(DebugEvent::L2Load);
             self.file.read_at(&mut table.bytes, offset.0)?;
             self.make_room();
             self.tables.insert(offset, table);

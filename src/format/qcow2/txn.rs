@@ -21,7 +21,7 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::{Header, autoclear, incompatible};
 use super::refcount::{MetadataKind, Refcounts, Run};
 use crate::error::{Error, Result};
-use crate::storage::{RangeKind, Storage, ZeroMode};
+use crate::storage::{DebugEvent, RangeKind, Storage, ZeroMode};
 
 /// Runs of clusters to be given back that are kept before a commit is due.
 const DEFERRED_MAX: usize = 16 << 10;
@@ -319,6 +319,7 @@ impl Meta {
             self.repair_dirty(file)?;
         }
         self.clear_unknown_bits();
+        self.forget_stale_bitmaps();
         Ok(())
     }
 
@@ -384,6 +385,15 @@ impl Meta {
         }
     }
 
+    /// Bitmaps that some other program has made wrong by writing to the image go away with the next change of the header.
+    /// Their clusters stay as they are: that program may have used them for something else.
+    fn forget_stale_bitmaps(&mut self) {
+        let Meta { header, writer: Some(writer), .. } = self else { return };
+        if header.autoclear & autoclear::BITMAPS == 0 && header.bitmaps.take().is_some() {
+            writer.header_changed();
+        }
+    }
+
     /// Whether so much has changed in memory that it should be committed before going on.
     pub fn needs_commit(&self) -> bool {
         let deferred = |writer: &Writer| {
@@ -408,6 +418,7 @@ impl Meta {
         if !tables.is_empty() {
             writer.barrier()?;
             for (offset, table) in &mut tables {
+                writer.file.event(DebugEvent::L2Update);
                 writer.file.write_at(table.bytes(), offset.0)?;
                 table.set_clean();
                 writer.unflushed = true;
@@ -417,6 +428,7 @@ impl Meta {
             let place = HostOffset(header.l1_offset + range.start as u64 * 8);
             writer.refcounts.check_own(place, range.len() as u64 * 8, MetadataKind::ActiveL1)?;
             writer.barrier()?;
+            writer.file.event(DebugEvent::L1Update);
             writer.file.write_at(&l1.to_bytes(range), place.0)?;
             l1.set_clean();
             writer.unflushed = true;

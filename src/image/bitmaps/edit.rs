@@ -75,7 +75,8 @@ impl<'a> BitmapEdit<'a> {
     pub fn save(self) -> Result<()> {
         match self.node.layer.bitmaps() {
             Some(bitmaps) if self.changed => bitmaps.replace(&self.bitmaps),
-            _ => Ok(()),
+            // Opening it may have found something to mend.
+            _ => self.node.layer.flush(),
         }
     }
 

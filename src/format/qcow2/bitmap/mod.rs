@@ -163,7 +163,7 @@ impl Meta {
         self.bitmaps.entries = entries;
         let writer = self.writer()?;
         writer.header_changed();
-        runs.into_iter().for_each(|run| writer.free(run, Discard::Other));
+        runs.into_iter().for_each(|run| writer.free(run, Discard::Request));
         self.flush()
     }
 
@@ -180,10 +180,7 @@ impl Meta {
             let count = entries.len() as u32;
             pointer = Some(BitmapsPointer { count, directory_size: len, directory_offset: place.0 });
         }
-        // Where a program that knows nothing of bitmaps has written to the image, their clusters may be in use for
-        // something else by now.
-        let trusted = self.header.autoclear & autoclear::BITMAPS != 0;
-        let old = std::mem::replace(&mut self.header.bitmaps, pointer).filter(|_| trusted);
+        let old = std::mem::replace(&mut self.header.bitmaps, pointer);
         self.header.autoclear &= !autoclear::BITMAPS;
         if pointer.is_some() {
             self.header.autoclear |= autoclear::BITMAPS;
@@ -229,6 +226,10 @@ impl Meta {
         }
         if name.is_empty() || !directory::GRANULARITY_BITS.contains(&order) {
             return Err(Error::invalid(format!("Bitmap '{}' doesn't satisfy the constraints", bitmap.name)));
+        }
+        if size == 0 {
+            // Its table would have no entries, which the format does not allow; the reference does not open such images.
+            return Err(Error::invalid("The disk has no bytes"));
         }
         if !directory::has_room(self.header.geometry(), size, order) {
             return Err(Error::invalid("Too much space will be occupied by the bitmap. Use larger granularity"));

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::format::qcow2::testing::{available, expect, open_storage};
-use crate::image::{Layer, OpenFlags, Payload, Place, ZeroFlags};
+use crate::format::qcow2::testing::{available, expect, open_storage, tool};
+use crate::image::{BitmapChange, BitmapInfo, Layer, OpenFlags, Payload, Place, ZeroFlags};
+use crate::storage::fault::{FaultStorage, after_crash};
 use crate::storage::{MemStorage, Storage};
 
 fn load(path: &Path) -> Arc<MemStorage> {
@@ -75,5 +76,49 @@ fn writes_are_recorded_as_by_the_reference() {
         std::fs::write(&image, memory.to_vec()).expect("a file");
         run("qemu-img", "check|i");
         run("qemu-img", "bitmap|--merge|coarse|i|fine");
+    }
+}
+
+#[test]
+fn a_power_failure_leaves_the_former_bitmaps_or_the_new_ones() {
+    if !available() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = dir.path();
+    let run = |name: &str, line: &str| expect(dir, name, &line.split('|').collect::<Vec<_>>());
+    run("qemu-img", "create|-q|-f|qcow2|-o|cluster_size=512|i|4M");
+    for line in ["bitmap|--add|-g|512|i|fine", "bitmap|--add|i|coarse", "bitmap|--add|--disable|-g|4k|i|off"] {
+        run("qemu-img", line);
+    }
+    run("qemu-io", "-c|write 1M 1M|i");
+    let initial = std::fs::read(dir.join("i")).expect("the image");
+    let storage = Arc::new(FaultStorage::new(Arc::new(MemStorage::new(initial.clone()))));
+    let layer = open_storage(Arc::clone(&storage) as _, OpenFlags::WRITE).expect("a sound image");
+    let list = layer.bitmaps().expect("version 3").list();
+    let kept = BitmapChange { info: BitmapInfo { flags: vec!["auto"], ..list[2].clone() }, bits: None };
+    let cleared = BitmapChange { info: list[0].clone(), bits: Some(Vec::new()) };
+    let new = BitmapInfo { name: "new".into(), granularity: 512, flags: Vec::new() };
+    let added = BitmapChange { info: new, bits: Some(vec![0x55; 1024]) };
+    layer.bitmaps().expect("version 3").replace(&[kept, cleared, added]).expect("no errors in memory");
+    drop(layer);
+    let events = storage.events();
+    let state = |at, luck| Arc::new(after_crash(&initial, &events, at, luck).expect("no errors in memory"));
+    let (former, latter) = (bitmaps(state(0, 0)), bitmaps(state(events.len(), 0)));
+    assert_eq!(
+        latter.iter().map(|(name, flags, _)| (&**name, flags.len())).collect::<Vec<_>>(),
+        [("off", 1), ("fine", 1), ("new", 0)]
+    );
+    for at in 0..=events.len() {
+        for luck in [0, 1, 2 + at as u64] {
+            let crashed = state(at, luck);
+            std::fs::write(dir.join("c"), crashed.to_vec()).expect("a file");
+            let found = bitmaps(crashed);
+            assert!(found == former || found == latter, "after {at} of {}, luck {luck}: {found:?}", events.len());
+            if at % 3 == luck as usize % 3 {
+                let check = tool(dir, "qemu-img", &["check", "-f", "qcow2", "c"]);
+                assert!(matches!(check.code, 0 | 3), "after {at} of {}: {}", events.len(), check.text);
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::geometry::{Geometry, HostOffset};
 use crate::error::{Error, Result};
-use crate::storage::Storage;
+use crate::storage::{DebugEvent, Storage};
 
 pub use protect::MetadataKind;
 
@@ -93,6 +93,7 @@ impl Refcounts {
             .filter(|bytes| *bytes <= MAX_TABLE_BYTES.max(geometry.cluster_size()))
             .ok_or_else(|| Error::invalid("Image does not contain a reference count table"))?;
         let mut raw = vec![0; bytes as usize];
+        file.event(DebugEvent::ReftableLoad);
         file.read_at(&mut raw, table_at.0)?;
         let table = raw.chunks_exact(8).map(|entry| u64::from_be_bytes(entry.try_into().expect("8 bytes"))).collect();
         let length = file.len()?;
@@ -383,6 +384,7 @@ impl Refcounts {
         }
         let Some(offset) = self.block_offset(index)? else { return Ok(None) };
         let mut data = vec![0; self.geometry.cluster_size() as usize].into_boxed_slice();
+        self.file.event(DebugEvent::RefblockLoad);
         self.file.read_at(&mut data, offset)?;
         self.make_room()?;
         self.cache.insert(index, data, false);
@@ -416,6 +418,7 @@ impl Refcounts {
         if let (Some(block), Some(offset)) = (self.cache.get(index), offset)
             && block.dirty
         {
+            file.event(DebugEvent::RefblockUpdate);
             file.write_at(&block.data, offset)?;
             block.dirty = false;
             self.unflushed = true;
@@ -438,6 +441,7 @@ impl Refcounts {
         let bytes: Vec<u8> = self.table[range.clone()].iter().flat_map(|entry| entry.to_be_bytes()).collect();
         let place = self.table_at.0 + range.start as u64 * 8;
         self.check_own(HostOffset(place), bytes.len() as u64, MetadataKind::RefcountTable)?;
+        self.file.event(DebugEvent::ReftableUpdate);
         self.file.write_at(&bytes, place)?;
         self.table_dirty = None;
         self.unflushed = true;

@@ -7,7 +7,7 @@ use super::super::txn::Discard;
 use super::{ALL, Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{ExtentKind, Layer, Payload, Pending, Piece};
-use crate::storage::{RangeKind, Storage};
+use crate::storage::{DebugEvent, RangeKind, Storage};
 
 /// Bytes of zeros, or of copied subclusters, handled at a time.
 const CHUNK: usize = 1 << 20;
@@ -277,6 +277,7 @@ impl Pending for Reservation<'_> {
             let piece = piece.ok_or_else(|| Error::os(libc::EINVAL))?;
             let inside = at - piece.guest;
             let (now, rest) = data.split_at(data.len().min((piece.len - inside) as usize));
+            self.qcow2.data.event(DebugEvent::WriteAio);
             match &self.qcow2.crypt {
                 None => self.qcow2.data.write_at(now, piece.host + inside)?,
                 Some(crypt) => {
@@ -301,6 +302,7 @@ impl Pending for Reservation<'_> {
         let wanted = Payload::Compressed { stored: len };
         let piece = self.pieces.get(index).filter(|piece| piece.guest == guest && piece.payload == wanted);
         let piece = piece.ok_or_else(|| Error::os(libc::EINVAL))?;
+        self.qcow2.file.event(DebugEvent::WriteCompressed);
         self.qcow2.file.write_at(stored, piece.host)
     }
 
