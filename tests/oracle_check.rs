@@ -2,9 +2,12 @@
 
 mod common;
 
-use common::kinds::{self, Kind};
-use common::run::{BOTH, Tool, script_in};
-use common::{Report, Sandbox, for_all, oracle, require_wording};
+use common::damage::Damage;
+use common::files::hash_file;
+use common::kinds::{self, Kind, SECRET};
+use common::oracle::Twins;
+use common::run::{BOTH, Outcome, Tool, script_in};
+use common::{Report, Sandbox, breakage, collect, for_all, oracle, require_wording};
 
 /// `@` stands for the options and the operand that name the image.
 const KIND_LINES: &[&str] = &[
@@ -28,11 +31,15 @@ fn check_kind(kind: &Kind, report: &mut Report) {
     }
 }
 
+/// See [`check_stale`].
+fn normal(text: &str) -> String {
+    text.replace("to fix.Leaked", "to fix.\nLeaked").replace("to fix.ERROR", "to fix.\nERROR")
+}
+
 /// The reference forgets the line end behind a warning, and the report follows on the same line.
 fn check_stale(sandbox: &Sandbox, lines: &[String], report: &mut Report) {
     for line in lines {
         let [ours, reference] = BOTH.map(|tool| sandbox.run(tool, line));
-        let normal = |text: &str| text.replace("to fix.Leaked", "to fix.\nLeaked");
         report.note(&format!("bitmaps-stale: {line}"), oracle::differences(line, &ours, &reference, &normal));
     }
 }
@@ -99,4 +106,127 @@ fn wrong_and_right_lines() {
         report.note(&line, differences);
     }
     report.finish();
+}
+
+/// One broken image: both tools report it with equal words.
+fn reported(kind: &Kind, image: &[u8], damage: &Damage, report: &mut Report) {
+    let sandbox = kind.sandbox();
+    damage.write(image, &sandbox.file("disk"));
+    let mut differences = Vec::new();
+    for line in ["check @", "check --output=json @"] {
+        let line = line.replace('@', &kind.operand());
+        let [ours, reference] = BOTH.map(|tool| sandbox.run(tool, &line));
+        differences.extend(oracle::differences(&line, &ours, &reference, &normal));
+    }
+    report.note(&format!("{}: {}", kind.name, damage.name), differences);
+}
+
+/// Calls `body` for each victim with its damages. `ONLY` and `DAMAGE` choose some by name. Without `ALL`, one of `part` is
+/// looked at, another one for each victim.
+fn broken(part: usize, mut body: impl FnMut(&Kind, Vec<u8>, Vec<Damage>)) {
+    let part = if std::env::var_os("ALL").is_some() || std::env::var_os("DAMAGE").is_some() { 1 } else { part };
+    for (victim, kind) in breakage::victims().into_iter().enumerate() {
+        if std::env::var("ONLY").is_ok_and(|only| !kind.name.contains(&only)) {
+            continue;
+        }
+        let image = std::fs::read(kind.folder().join("disk")).expect("image");
+        let damages = breakage::all(&image, &kind.name).into_iter().enumerate();
+        let mut damages: Vec<_> =
+            damages.filter(|(number, _)| (number + victim) % part == 0).map(|(_, damage)| damage).collect();
+        if let Ok(only) = std::env::var("DAMAGE") {
+            damages.retain(|damage| damage.name.contains(&only));
+        }
+        if !damages.is_empty() {
+            body(&kind, image, damages);
+        }
+    }
+}
+
+#[test]
+fn broken_images_are_reported_alike() {
+    require_wording();
+    let mut total = Report::new("check, broken images");
+    broken(8, |kind, image, damages| {
+        total.absorb(collect(&damages, |damage, report| reported(kind, &image, damage, report)));
+    });
+    total.finish();
+}
+
+/// Both tools repair a broken image: with equal words, and with the same disk and snapshots afterwards.
+fn repaired(kind: &Kind, image: &[u8], damage: &Damage, report: &mut Report) {
+    for mode in ["leaks", "all"] {
+        let twins = Twins::of(kind);
+        for (_, sandbox) in twins.each() {
+            damage.write(image, &sandbox.file("disk"));
+        }
+        let line = format!("check -r {mode} {}", kind.operand());
+        let [ours, reference] = twins.each().map(|(tool, sandbox)| sandbox.run(tool, &line));
+        let mut differences = Vec::new();
+        if !reports_differently(&damage.name, &ours, &reference) {
+            differences.extend(oracle::differences(&line, &ours, &reference, &normal));
+        }
+        let line = format!("check -q {}", kind.operand());
+        let [after, wanted] = twins.each().map(|(_, sandbox)| sandbox.reference(&line));
+        if badness(&after) > badness(&wanted) || (ours.code == 0 && after.code != 0) {
+            differences.push(format!("after -r {mode}, ours: {after}\nafter the reference's: {wanted}"));
+        }
+        if after.code == 0 && wanted.code == 0 {
+            differences.extend(same_content(kind, &twins));
+        }
+        report.note(&format!("{}: {}: -r {mode}", kind.name, damage.name), differences);
+    }
+}
+
+/// How bad a verdict of `check` is.
+fn badness(outcome: &Outcome) -> i32 {
+    match outcome.code {
+        0 => 0,
+        3 => 1,
+        2 => 2,
+        _ => 3,
+    }
+}
+
+/// Where our repair does something else on purpose; docs/compatibility.md has the reasons.
+fn reports_differently(damage: &str, ours: &Outcome, reference: &Outcome) -> bool {
+    let _ = damage;
+    let _ = (ours, reference);
+    false
+}
+
+fn same_content(kind: &Kind, twins: &Twins) -> Vec<String> {
+    let mut found = Vec::new();
+    let [ours, theirs] = twins
+        .each()
+        .map(|(_, sandbox)| kind.image_opts().replace("=disk", &format!("={}", sandbox.file("disk").display())));
+    let line = format!("compare {SECRET} --image-opts {ours} {theirs}");
+    let result = twins.ours.reference(&line);
+    // What cannot be read in one must not be readable in the other.
+    if result.code == 1 || (result.code > 1 && twins.ours.reference(&line.replace(&ours, &theirs)).code == 0) {
+        found.push(format!("the disk differs: {result}"));
+    }
+    let list = format!("snapshot {SECRET} -l --image-opts {}", kind.image_opts());
+    let [left, right] = twins.each().map(|(_, sandbox)| sandbox.reference(&list));
+    found.extend(oracle::differences(&list, &left, &right, &str::to_owned));
+    for name in ["one", "two"].into_iter().filter(|name| right.stdout.contains(name)) {
+        let line = format!("convert {SECRET} --image-opts -l {name} {} -O raw out", kind.image_opts());
+        let [left, right] = twins.each().map(|(_, sandbox)| {
+            let outcome = sandbox.reference(&line);
+            (outcome.code, if outcome.ok() { hash_file(&sandbox.file("out")) } else { 0 })
+        });
+        if left != right {
+            found.push(format!("snapshot {name} differs"));
+        }
+    }
+    found
+}
+
+#[test]
+fn broken_images_are_repaired_alike() {
+    require_wording();
+    let mut total = Report::new("check -r, broken images");
+    broken(12, |kind, image, damages| {
+        total.absorb(collect(&damages, |damage, report| repaired(kind, &image, damage, report)));
+    });
+    total.finish();
 }

@@ -16,16 +16,34 @@ pub struct Damage {
 #[derive(Clone, Debug)]
 enum Change {
     Put(usize, Vec<u8>),
+    Puts(Vec<(usize, Vec<u8>)>),
     Cut(usize),
     Flip(Vec<(usize, u8)>),
 }
 
 impl Damage {
+    /// Several values in several places.
+    pub fn puts(name: impl Into<String>, puts: Vec<(usize, Vec<u8>)>) -> Self {
+        Damage { name: name.into(), change: Change::Puts(puts) }
+    }
+
+    /// A file that ends early.
+    pub fn cut(name: impl Into<String>, len: usize) -> Self {
+        Damage { name: name.into(), change: Change::Cut(len) }
+    }
+
     /// Writes the damaged copy of `image` to `path`.
     pub fn write(&self, image: &[u8], path: &Path) {
         let mut bytes = image.to_vec();
         match &self.change {
             Change::Put(at, value) => bytes[*at..*at + value.len()].copy_from_slice(value),
+            Change::Puts(puts) => {
+                for (at, value) in puts {
+                    // Fields of tables may lie behind the end of a file that was never written there.
+                    bytes.resize(bytes.len().max(at + value.len()), 0);
+                    bytes[*at..*at + value.len()].copy_from_slice(value);
+                }
+            }
             Change::Cut(len) => bytes.truncate(*len),
             Change::Flip(flips) => flips.iter().for_each(|(at, mask)| bytes[*at] ^= mask),
         }
@@ -75,7 +93,7 @@ const VALUES: &[u64] = &[
     u64::MAX,
 ];
 
-fn be64(image: &[u8], at: usize) -> u64 {
+pub fn be64(image: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(image[at..at + 8].try_into().expect("8 bytes"))
 }
 

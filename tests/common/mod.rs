@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod bitmaps;
+pub mod breakage;
 pub mod damage;
 pub mod files;
 pub mod images;
@@ -122,6 +123,14 @@ pub fn share_taken() -> u64 {
 
 /// Runs `body` on every item, two at a time (the machines have two cores), and gathers the reports.
 pub fn for_all<T: Sync>(title: &'static str, items: &[T], body: impl Fn(&T, &mut Report) + Sync) {
+    let mut report = Report::new(title);
+    report.absorb(collect(items, body));
+    report.finish();
+}
+
+/// As [`for_all`]; what was found is for the caller to report.
+pub fn collect<T: Sync>(items: &[T], body: impl Fn(&T, &mut Report) + Sync) -> Report {
+    let title = "";
     let cursor = std::sync::atomic::AtomicUsize::new(0);
     let total = std::sync::Mutex::new(Report::new(title));
     std::thread::scope(|scope| {
@@ -141,5 +150,5 @@ pub fn for_all<T: Sync>(title: &'static str, items: &[T], body: impl Fn(&T, &mut
             });
         }
     });
-    total.into_inner().expect("a test thread panicked").finish();
+    total.into_inner().expect("a test thread panicked")
 }

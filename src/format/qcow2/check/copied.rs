@@ -46,6 +46,9 @@ impl Checker<'_> {
                     self.write_l1_entry(l1_offset, index, l1[index])?;
                 }
             }
+            if table >= self.file_len {
+                continue;
+            }
             let Ok(bytes) = reader.table(&*file, table, cluster, |max| neighbours(&l1, index, cluster, max)) else {
                 self.say("ERROR: Could not read L2 table: Input/output error");
                 self.found.check_errors += 1;
@@ -73,12 +76,15 @@ impl Checker<'_> {
         let mut fixed = 0;
         for entry in bytes.chunks_exact_mut(step) {
             let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
-            if !matches!(EntryKind::of(raw, geometry), EntryKind::Normal | EntryKind::ZeroPlaced)
-                || geometry.external_data
-            {
+            if !matches!(EntryKind::of(raw, geometry), EntryKind::Normal | EntryKind::ZeroPlaced) {
                 continue;
             }
-            let count = match self.disk.get((raw & OFFSET) >> geometry.cluster_bits) {
+            // A cluster of an external data file is used exactly once.
+            let count = match geometry.external_data {
+                true => Ok(1),
+                false => self.disk.get((raw & OFFSET) >> geometry.cluster_bits),
+            };
+            let count = match count {
                 Ok(count) => count,
                 Err(unknown) => {
                     self.announce(&unknown);

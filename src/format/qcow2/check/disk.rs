@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::Geometry;
 use crate::format::qcow2::header::Header;
 use crate::format::qcow2::refcount::{TABLE_OFFSET, width};
@@ -11,6 +11,8 @@ use crate::storage::Storage;
 
 /// Bytes of refcount blocks in memory.
 const BUDGET: u64 = 8 << 20;
+/// Nothing can be read from here on: files are not so long.
+const OFFSET_MAX: u64 = 0x7fff_ffff_c000_0000;
 /// Blocks in memory whatever they cost.
 const BLOCKS_MIN: u64 = 4;
 
@@ -20,7 +22,7 @@ pub(super) enum Unknown {
     /// The block's place is not on a cluster border: its offset and its index in the table.
     Unaligned(u64, u64),
     /// It cannot be read.
-    Unreadable(crate::error::Error),
+    Unreadable(Error),
 }
 
 #[derive(Debug)]
@@ -117,6 +119,9 @@ impl DiskCounts {
         self.clock += 1;
         if !self.blocks.contains_key(&index) {
             let Some(offset) = self.block_offset(index)? else { return Ok(None) };
+            if offset > OFFSET_MAX - self.geometry.cluster_size() {
+                return Err(Unknown::Unreadable(Error::os(libc::EIO)));
+            }
             self.make_room().map_err(Unknown::Unreadable)?;
             let mut data = vec![0; self.geometry.cluster_size() as usize].into_boxed_slice();
             self.file.read_at(&mut data, offset).map_err(Unknown::Unreadable)?;

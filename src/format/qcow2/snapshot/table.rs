@@ -265,6 +265,8 @@ impl Reader<'_> {
     }
 
     fn entry(&mut self, index: u32, lossy: bool) -> Result<(Snapshot, u32)> {
+        // What pads an entry belongs to the next one: nothing needs to be behind the last.
+        self.at = self.at.next_multiple_of(8);
         let raw = RawEntry::read_from_bytes(self.take(ENTRY_LEN)?).expect("the length is right");
         let extra_len = raw.extra_len.get();
         if extra_len > EXTRA_MAX && !lossy {
@@ -278,7 +280,6 @@ impl Reader<'_> {
             |at: usize| extra.get(at..at + 8).map(|word| u64::from_be_bytes(word.try_into().expect("eight bytes")));
         let id = self.take(usize::from(raw.id_len.get()))?.to_vec();
         let name = self.take(usize::from(raw.name_len.get()))?.to_vec();
-        self.at = self.at.next_multiple_of(8);
         let snapshot = Snapshot {
             l1_offset: raw.l1_offset.get(),
             l1_size: raw.l1_size.get(),
