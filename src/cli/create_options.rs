@@ -88,6 +88,11 @@ pub fn option_help(format: &Format, target: Option<&str>) -> String {
     }
 }
 
+/// What `amend -o help` prints for a format.
+pub fn amend_help(format: &Format) -> String {
+    format!("Amend options for '{}':\n{}", format.name, help_lines(&[format.amend_options]))
+}
+
 /// What `create` says about a new image: ` name=value` for everything that was given or has a default to show, in the
 /// order of `known`. Commas are doubled, as they have to be in a list.
 pub fn summary(known: &[&[OptionDesc]], options: &CreateOptions) -> String {

@@ -38,7 +38,7 @@ pub enum Order {
 /// Splits `args` into options and operands.
 pub fn scan(command: &Command, args: &[OsString], order: Order) -> Scan {
     let mut scan = Scan::default();
-    let mut args = args.iter();
+    let mut args = args.iter().peekable();
     while let Some(arg) = args.next() {
         let word = arg.as_bytes();
         let result = match word {
@@ -52,6 +52,10 @@ pub fn scan(command: &Command, args: &[OsString], order: Order) -> Scan {
             }
             _ => {
                 scan.operands.push(text::from_bytes(word));
+                if scan.operands.len() == 1 && takes_negative_number(command) {
+                    // `resize FILE -1G`: a number less than nothing, not options.
+                    scan.operands.extend(args.next_if(|next| is_negative(next)).map(|arg| text::from_os(arg)));
+                }
                 if order == Order::OperandsLast {
                     scan.operands.extend(args.map(|arg| text::from_os(arg)));
                     return scan;
@@ -157,6 +161,15 @@ fn short_options<'a>(
         return Ok(());
     }
     Ok(())
+}
+
+/// Whether the second operand may be a number with a minus sign.
+fn takes_negative_number(command: &Command) -> bool {
+    command.get_arguments().any(|arg| arg.is_positional() && arg.is_allow_negative_numbers_set())
+}
+
+fn is_negative(word: &OsString) -> bool {
+    matches!(word.as_bytes(), [b'-', b'0'..=b'9', ..])
 }
 
 fn takes_value(arg: &Arg) -> bool {

@@ -3,6 +3,7 @@
 //! A command is a [`Command`] in its own file and one line in [`COMMANDS`]. How such a file is built up: see
 //! [`crate::cli`].
 
+mod amend;
 mod bench;
 mod bitmap;
 mod check;
@@ -15,6 +16,7 @@ mod info;
 mod map;
 mod measure;
 mod rebase;
+mod resize;
 mod snapshot;
 mod source_snapshot;
 mod watch;
@@ -41,6 +43,7 @@ pub struct Command {
 
 /// All commands, in the order `--help` lists them.
 pub static COMMANDS: &[&Command] = &[
+    &amend::COMMAND,
     &bench::COMMAND,
     &bitmap::COMMAND,
     &check::COMMAND,
@@ -53,6 +56,7 @@ pub static COMMANDS: &[&Command] = &[
     &map::COMMAND,
     &measure::COMMAND,
     &rebase::COMMAND,
+    &resize::COMMAND,
     &snapshot::COMMAND,
 ];
 

@@ -135,6 +135,8 @@ pub struct Format {
     pub probe: fn(head: &[u8]) -> u32,
     /// The creation options. Those of what lies below the format are in [`protocol`].
     pub create_options: &'static [OptionDesc],
+    /// The options of an existing image that can be changed; none where the format has no such thing.
+    pub amend_options: &'static [OptionDesc],
     /// Opens an image.
     pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,
     /// Creates an image; removes what it made when it fails.

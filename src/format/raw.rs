@@ -1,14 +1,15 @@
 //! Raw images: the bytes of the disk, nothing else; or a window into a file (`offset`, `size`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
 use super::{CreateRequest, Format, MeasureRequest, Measured, OpenRequest, protocol};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{
-    Chain, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Window,
-    ZeroFlags, create_storage, not_supported, probes_as_raw,
+    Chain, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place,
+    Preallocation as Mode, Resize, Window, ZeroFlags, check_length, create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
 use crate::storage::{DebugEvent, FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
@@ -22,6 +23,7 @@ pub const DESCRIPTOR: Format = Format {
     name: "raw",
     probe: |_| 1,
     create_options: protocol::DISK_OPTIONS,
+    amend_options: &[],
     open,
     create: Some(create),
     measure: Some(measure),
@@ -36,19 +38,19 @@ fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let part = Part::new(len, offset, size)?;
     let guarded = request.probed && request.flags.write;
     let fixed = size.is_some();
-    Ok(Box::new(Raw { storage: request.storage, offset: part.offset, size: part.size, fixed, guarded }))
+    Ok(Box::new(Raw { storage: request.storage, offset: part.offset, size: AtomicU64::new(part.size), fixed, guarded }))
 }
 
 /// The part of a storage that starts at `offset` and has `size` bytes, to be read as a raw image.
 pub fn part_of(storage: Arc<dyn Storage>, offset: u64, size: u64) -> Box<dyn Layer> {
-    Box::new(Raw { storage, offset, size, fixed: true, guarded: false })
+    Box::new(Raw { storage, offset, size: AtomicU64::new(size), fixed: true, guarded: false })
 }
 
 /// A raw image over any storage, for tests.
 #[cfg(test)]
 pub fn over(storage: Arc<dyn Storage>) -> Box<dyn Layer> {
     let size = storage.len().expect("storages of tests know their length");
-    Box::new(Raw { storage, offset: 0, size, fixed: false, guarded: false })
+    Box::new(Raw { storage, offset: 0, size: AtomicU64::new(size), fixed: false, guarded: false })
 }
 
 /// Takes a size out of run-time options, which hold numbers or text.
@@ -124,7 +126,7 @@ struct Raw {
     storage: Arc<dyn Storage>,
     /// Where the disk starts in the file.
     offset: u64,
-    size: u64,
+    size: AtomicU64,
     /// The size was given: the file may go on behind the disk.
     fixed: bool,
     /// The format was guessed: the guest must not be able to write a first sector that looks like another format, which
@@ -153,7 +155,7 @@ impl Layer for Raw {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     fn limits(&self) -> LayerLimits {
@@ -168,7 +170,7 @@ impl Layer for Raw {
         if self.guarded {
             return None;
         }
-        let size = self.fixed.then_some(self.size);
+        let size = self.fixed.then(|| self.size());
         let whole = self.offset == 0 && size.is_none();
         let storage = Arc::clone(&self.storage);
         Some(if whole { storage } else { Arc::new(Window::new(storage, self.offset, size)) })
@@ -220,9 +222,53 @@ impl Layer for Raw {
         if end > offset { self.storage.zero(offset, end - offset, ZeroMode::Discard) } else { Ok(()) }
     }
 
+    fn resize(&self, resize: &Resize<'_>) -> Result<()> {
+        if self.fixed {
+            return Err(Error::unsupported("Cannot resize fixed-size raw disks"));
+        }
+        let Some(len) = self.offset.checked_add(resize.size).filter(|len| *len <= i64::MAX as u64) else {
+            return Err(Error::invalid("Disk size too large for the chosen offset"));
+        };
+        check_length(len)?;
+        resize_file(&*self.storage, len, resize.preallocation)?;
+        self.size.store(align_up(resize.size, SECTOR).unwrap_or(resize.size), Ordering::Release);
+        Ok(())
+    }
+
     fn flush(&self) -> Result<()> {
         self.storage.flush()
     }
+}
+
+/// Gives a file another length; what is new of it is taken as `mode` says.
+fn resize_file(file: &dyn Storage, len: u64, mode: Mode) -> Result<()> {
+    let fixed = file.limits().fixed_len;
+    match mode {
+        Mode::Off if fixed && file.len()? != len => Err(Error::unsupported("Cannot resize device files")),
+        Mode::Off if fixed => Ok(()),
+        Mode::Off => file.set_len(len),
+        mode if fixed => {
+            let name = mode.name();
+            Err(Error::unsupported(format!("Preallocation mode '{name}' unsupported for this non-regular file")))
+        }
+        Mode::Metadata => Err(Error::unsupported("Unsupported preallocation mode: metadata")),
+        Mode::Falloc => extend(file, len, ZeroMode::Allocate, "Could not preallocate new data"),
+        Mode::Full => extend(file, len, ZeroMode::Write, "Could not write zeros for preallocation"),
+    }
+}
+
+/// Adds zeros at the end of a file; where that fails, it keeps its length.
+fn extend(file: &dyn Storage, len: u64, mode: ZeroMode, what: &'static str) -> Result<()> {
+    let old = file.len()?;
+    if len <= old {
+        return file.set_len(len);
+    }
+    let extended = file.zero(old, len - old, mode).context(|| what);
+    if extended.is_err() {
+        // The first error is the one to report.
+        let _ = file.set_len(old);
+    }
+    extended
 }
 
 /// A write to a raw image: nothing has to be reserved, nothing published.

@@ -4,6 +4,7 @@
 //! such an extent into guest bytes, [`Layer::prepare`] finds places for new bytes. Falling through to backing files,
 //! the zeros behind a short backing file, and read-modify-write at the edges of a range happen once, in [`Chain`].
 
+mod amend;
 pub mod bitmaps;
 mod chain;
 mod check;
@@ -21,6 +22,7 @@ mod open;
 mod options;
 mod probe;
 mod report;
+mod resize;
 mod runtime;
 mod spec;
 mod status;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
+pub use amend::Amend;
 pub use bitmaps::{BitmapAction, BitmapChange, BitmapEdit, Bitmaps};
 pub use chain::{Chain, ChainExtent};
 pub use check::{CheckNote, CheckReport, Checks, Repair};
@@ -48,6 +51,7 @@ pub use open::{create_storage, open_backing, open_chain, open_layer, plain_name,
 pub use options::as_bool;
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_json};
+pub use resize::{Preallocation, Resize, check_length};
 pub use spec::{ImageSpec, Options};
 pub use status::Status;
 pub use window::Window;
@@ -270,6 +274,16 @@ pub trait Layer: Send + Sync + Debug {
 
     /// Makes a range (whole granules) read as zeros without writing payload, in the way that suits the format best.
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()>;
+
+    /// Changes the virtual size. Guest bytes below both sizes stay as they are.
+    fn resize(&self, _resize: &Resize<'_>) -> Result<()> {
+        Err(Error::unsupported("Image format driver does not support resize"))
+    }
+
+    /// Changes what the image itself says about its format. Options that the format does not have have been refused.
+    fn amend(&self, _amend: &Amend<'_>) -> Result<()> {
+        Err(not_supported())
+    }
 
     /// A compressor for this layer's compression type; `None` where the format has none.
     fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {

@@ -18,7 +18,7 @@ const MIN_ITERATIONS: u32 = 1000;
 /// The digest of the master key gets this fraction of the time that a key slot gets.
 const DIGEST_TIME_SHARE: u64 = 8;
 /// Milliseconds of key derivation unless `iter-time` is given.
-const DEFAULT_MILLIS: u64 = 2000;
+pub(super) const DEFAULT_MILLIS: u64 = 2000;
 /// CPU time in nanoseconds after which a measurement counts.
 const MEASURE_NS: u64 = 100_000_000;
 
@@ -107,6 +107,11 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
+    /// Those of a volume that exists, for another key slot of it.
+    pub(super) fn of(header: &Header, millis: u64) -> Self {
+        CreateOptions { spec: header.spec, hash: header.hash, millis }
+    }
+
     /// The length of everything before the payload in bytes: header and all key slots.
     pub fn payload_offset(&self) -> u64 {
         u64::from(self.key_offset(SLOTS)) * SECTOR
@@ -155,7 +160,7 @@ impl CreateOptions {
     }
 
     /// The key material of a slot: the spread key, encrypted under the passphrase.
-    fn lock(&self, key: &[u8], slot: &Slot, passphrase: &Secret) -> Result<Vec<u8>> {
+    pub(super) fn lock(&self, key: &[u8], slot: &Slot, passphrase: &Secret) -> Result<Vec<u8>> {
         let mut slot_key = Zeroizing::new(vec![0; key.len()]);
         self.hash.pbkdf2(passphrase.bytes(), &slot.salt, slot.iterations, &mut slot_key);
         let stripes = afsplit::split(self.hash, key, STRIPES)?;
@@ -166,7 +171,7 @@ impl CreateOptions {
     }
 
     /// Rounds for a derived key of `len` bytes in the chosen time divided by `share`.
-    fn iterations(&self, len: usize, share: u64) -> Result<u32> {
+    pub(super) fn iterations(&self, len: usize, share: u64) -> Result<u32> {
         if self.millis == 0 {
             return Ok(MIN_ITERATIONS);
         }
@@ -203,7 +208,7 @@ fn thread_cpu_ns() -> Result<u64> {
     Ok(time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
 }
 
-fn salt() -> Result<[u8; SALT_LEN]> {
+pub(super) fn salt() -> Result<[u8; SALT_LEN]> {
     let mut salt = [0; SALT_LEN];
     random(&mut salt)?;
     Ok(salt)
@@ -221,7 +226,7 @@ fn uuid() -> Result<String> {
 
 /// A number of milliseconds as `strtoull` reads it: decimal, hexadecimal (0x) or octal (0), where a negative number
 /// counts down from 2^64.
-fn parse_millis(prefix: &str, text: &str) -> Result<u64> {
+pub(super) fn parse_millis(prefix: &str, text: &str) -> Result<u64> {
     let error = |what: &str| Error::invalid(format!("Parameter '{prefix}iter-time' expects {what}"));
     let trimmed = text.trim_ascii_start();
     let (negative, digits) = match trimmed.strip_prefix('-') {

@@ -4,6 +4,7 @@
 //! the plain format starts with it. Both have the payload encrypted by sectors counted from the start of the payload
 //! area, which for qcow2 is the start of the file (sectors are host sectors).
 
+mod amend;
 mod create;
 mod header;
 mod info;
@@ -12,6 +13,7 @@ mod open;
 use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
 
+pub use amend::{KeyChange, KeySlots};
 pub use create::{Choices, CreateOptions, NewLuks};
 pub use info::{LuksInfo, LuksSlot};
 pub use open::{Luks, open};

@@ -43,7 +43,7 @@ pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>) -> Result<Luk
 }
 
 /// The master key, if the passphrase belongs to this slot.
-fn unlock(
+pub(super) fn unlock(
     header: &Header,
     slot: &Slot,
     window: HeaderWindow<'_>,

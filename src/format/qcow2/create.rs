@@ -11,11 +11,11 @@ use std::sync::Arc;
 use super::entry::{L1Entry, L2Entry};
 use super::geometry::{Geometry, HostOffset};
 use super::header::{CryptoPointer, Header, L1_BYTES_MAX};
-use super::options::{self, NewImage, Preallocation};
+use super::options::{self, NewImage};
 use super::refcount::Refcounts;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateRequest, protocol};
-use crate::image::create_storage;
+use crate::image::{Preallocation, create_storage};
 use crate::storage::{FileRole, NewFile, Preallocation as FilePreallocation, Storage, ZeroMode};
 
 /// Creates an image, and its data file if it has one. What was made is removed when this fails.
@@ -149,15 +149,11 @@ fn extend_data_file(data: &dyn Storage, size: u64, preallocation: Preallocation)
 }
 
 /// The space of a device cannot be taken in advance.
-fn check_can_preallocate(file: &dyn Storage, preallocation: Preallocation) -> Result<()> {
-    let name = match preallocation {
-        Preallocation::Falloc => "falloc",
-        Preallocation::Full => "full",
-        Preallocation::Off | Preallocation::Metadata => return Ok(()),
-    };
-    if !file.limits().fixed_len {
+pub fn check_can_preallocate(file: &dyn Storage, preallocation: Preallocation) -> Result<()> {
+    if !preallocation.takes_space() || !file.limits().fixed_len {
         return Ok(());
     }
+    let name = preallocation.name();
     Err(Error::unsupported(format!("Preallocation mode '{name}' unsupported for this non-regular file")))
 }
 

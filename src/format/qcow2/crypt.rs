@@ -21,6 +21,8 @@ const PREFIX: &str = "encrypt.";
 pub struct Crypt {
     cipher: Arc<dyn SectorCipher>,
     by_host: bool,
+    /// What unlocked a LUKS header, which other key slots are made with.
+    passphrase: Option<Secret>,
 }
 
 impl Crypt {
@@ -35,11 +37,16 @@ impl Crypt {
     }
 
     fn legacy(passphrase: &Secret) -> Result<Self> {
-        Ok(Crypt { cipher: Arc::new(LegacyAes::new(passphrase.bytes())?), by_host: false })
+        Ok(Crypt { cipher: Arc::new(LegacyAes::new(passphrase.bytes())?), by_host: false, passphrase: None })
     }
 
-    fn luks(cipher: Arc<dyn SectorCipher>) -> Self {
-        Crypt { cipher, by_host: true }
+    fn luks(cipher: Arc<dyn SectorCipher>, passphrase: Option<&Secret>) -> Self {
+        Crypt { cipher, by_host: true, passphrase: passphrase.cloned() }
+    }
+
+    /// What unlocked the LUKS header.
+    pub fn passphrase(&self) -> Option<&Secret> {
+        self.passphrase.as_ref()
     }
 }
 
@@ -132,7 +139,7 @@ pub fn open(
     let passphrase = passphrase()?;
     let window = HeaderWindow { storage: &**file, offset: pointer.offset, len: pointer.len };
     let opened = luks::open(window, passphrase)?;
-    Ok((opened.cipher.map(Crypt::luks), Some(opened.info.qcow2_json())))
+    Ok((opened.cipher.map(|cipher| Crypt::luks(cipher, passphrase)), Some(opened.info.qcow2_json())))
 }
 
 /// How a new image is to be encrypted, decided by its creation options.
@@ -202,7 +209,7 @@ impl CreateCrypt {
             None => Ok((Vec::new(), Crypt::legacy(&self.passphrase)?)),
             Some(luks) => {
                 let new = luks.create(&self.passphrase)?;
-                Ok((new.header, Crypt::luks(new.cipher)))
+                Ok((new.header, Crypt::luks(new.cipher, Some(&self.passphrase))))
             }
         }
     }

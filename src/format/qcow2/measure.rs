@@ -144,10 +144,11 @@ fn refcount_clusters(geometry: Geometry, clusters: u64) -> u64 {
     }
 }
 
-/// Bytes that these bitmaps of a disk of `size` bytes take with all bits stored. Inconsistent ones are never copied.
+/// Bytes that these bitmaps of a disk of `size` bytes take with all bits stored. Inconsistent ones count, too, as in
+/// the reference.
 fn bitmaps_len(geometry: Geometry, bitmaps: &[BitmapInfo], size: u64) -> u64 {
     let (mut clusters, mut directory) = (0, 0);
-    for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.flags.contains(&"in-use")) {
+    for bitmap in bitmaps {
         let bits = geometry.clusters(size.div_ceil(u64::from(bitmap.granularity)).div_ceil(8));
         clusters += bits + geometry.clusters(bits * 8);
         directory += (BITMAP_ENTRY + crate::text::to_bytes(&bitmap.name).len() as u64).next_multiple_of(8);

@@ -16,10 +16,12 @@
 //! | `backing` | naming another backing file |
 //! | `snapshot`, `bitmap` | what their tables hold and the operations on them; emptying an image |
 //! | `check` | looking at all structures, and repairing them |
+//! | `resize`, `amend` | another virtual size, version, refcount width, other names and keys |
 //! | `options`, `create`, `measure` | creation options and new images |
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
+mod amend;
 mod backing;
 mod bitmap;
 mod check;
@@ -36,6 +38,7 @@ mod open;
 mod options;
 mod refcount;
 mod repair;
+mod resize;
 mod snapshot;
 mod tables;
 #[cfg(test)]
@@ -49,8 +52,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    BackingRef, Bitmaps, Checks, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place,
-    Snapshots, ZeroFlags, not_supported,
+    Amend, BackingRef, Bitmaps, Checks, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place,
+    Resize, Snapshots, ZeroFlags, not_supported,
 };
 use crate::storage::{DebugEvent, Storage};
 use crate::units::{SECTOR, align_down, align_up};
@@ -62,6 +65,7 @@ pub static FORMAT: Format = Format {
         if head.starts_with(b"QFI\xfb") && head.get(4..8).is_some_and(|v| *v >= [0, 0, 0, 2][..]) { 100 } else { 0 }
     },
     create_options: options::CREATE_OPTIONS,
+    amend_options: amend::OPTIONS,
     open: open::open,
     create: Some(create::create),
     measure: Some(measure::measure),
@@ -265,6 +269,14 @@ impl Layer for Qcow2 {
 
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.zero_range(guest, len, flags)
+    }
+
+    fn resize(&self, resize: &Resize<'_>) -> Result<()> {
+        self.resize_disk(resize)
+    }
+
+    fn amend(&self, amend: &Amend<'_>) -> Result<()> {
+        self.amend_image(amend)
     }
 
     fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {

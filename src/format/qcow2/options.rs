@@ -6,7 +6,7 @@ use super::header::{CompressionType, Header, autoclear, compatible, crypt_method
 use crate::crypto::Secrets;
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
-use crate::image::is_known_driver;
+use crate::image::{Preallocation, is_known_driver};
 use crate::number::parse_number;
 use crate::units::{SECTOR, align_up};
 
@@ -43,20 +43,6 @@ pub static CREATE_OPTIONS: &[OptionDesc] = &[
     OptionDesc::new("lazy_refcounts", OptionType::Bool, "Postpone refcount updates").or("off"),
     OptionDesc::new("refcount_bits", OptionType::Num, "Width of a reference count entry in bits").or("16"),
 ];
-
-/// How much of a new image is there from the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preallocation {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Every cluster has its place, without space being taken for it.
-    Metadata,
-    /// Space is reserved.
-    Falloc,
-    /// Space is written with zeros.
-    Full,
-}
 
 /// A new image, with every option checked.
 #[derive(Debug)]
@@ -177,13 +163,8 @@ fn needs_version_3(what: &str) -> Error {
 }
 
 fn preallocation(value: Option<&str>) -> Result<Preallocation> {
-    Ok(match value {
-        None | Some("off") => Preallocation::Off,
-        Some("metadata") => Preallocation::Metadata,
-        Some("falloc") => Preallocation::Falloc,
-        Some("full") => Preallocation::Full,
-        Some(other) => return Err(bad_value("preallocation", other)),
-    })
+    let Some(text) = value else { return Ok(Preallocation::Off) };
+    Preallocation::from_name(text).ok_or_else(|| bad_value("preallocation", text))
 }
 
 /// A number that the caller has put into plain decimal form.

@@ -67,6 +67,16 @@ impl L1Table {
         *dirty = dirty.start.min(index)..dirty.end.max(index + 1);
     }
 
+    /// Adds empty entries up to `entries`, for a table that is about to get another place.
+    pub fn grow(&mut self, entries: usize) {
+        self.entries.resize(self.entries.len().max(entries), L1Entry::default());
+    }
+
+    /// Takes entries behind the first `entries` away, for a table that could not get another place.
+    pub fn shorten(&mut self, entries: usize) {
+        self.entries.truncate(entries);
+    }
+
     /// The part that has to be written.
     pub fn dirty(&self) -> Option<Range<usize>> {
         self.dirty.clone()

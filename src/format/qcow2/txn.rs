@@ -138,6 +138,18 @@ impl Writer {
         if self.broken { Ok(()) } else { self.refcounts.decrease(run, |_| ()) }
     }
 
+    /// Takes out what [`Writer::free`] was told, for tables that are written past [`Meta::commit`].
+    pub fn take_deferred(&mut self) -> Vec<(Run, bool)> {
+        self.deferred_clusters = 0;
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Puts back what [`Writer::take_deferred`] took out, once those tables are written.
+    pub fn put_deferred(&mut self, runs: Vec<(Run, bool)>) {
+        self.deferred_clusters += runs.iter().map(|(run, _)| run.clusters).sum::<u64>();
+        self.deferred.extend(runs);
+    }
+
     /// Writes metadata to a place that nothing on disk refers to yet. It is on stable storage before anything that
     /// [`Meta::commit`] writes.
     pub fn write_new(&mut self, offset: HostOffset, bytes: &[u8]) -> Result<()> {
@@ -243,6 +255,30 @@ impl Writer {
         Ok(())
     }
 
+    /// Takes empty refcount blocks for the end of the file out of the refcount table. Once that is on stable storage,
+    /// [`Writer::empty`] is due for what is returned.
+    pub fn drop_empty_blocks(&mut self) -> Result<Vec<Run>> {
+        let dropped = self.refcounts.drop_empty_blocks()?;
+        for (run, counted) in &dropped {
+            if *counted {
+                self.free(*run, Discard::Request);
+            }
+        }
+        Ok(dropped.into_iter().map(|(run, _)| run).collect())
+    }
+
+    /// Gives back the space of refcount blocks that nobody refers to any more.
+    pub fn empty(&mut self, runs: &[Run]) {
+        for run in runs {
+            self.freed_end = self.freed_end.max(run.end());
+            let (offset, len) = (run.first << self.geometry.cluster_bits, run.clusters << self.geometry.cluster_bits);
+            // A kindness, as everywhere.
+            if self.file.len().is_ok_and(|end| offset + len <= end) {
+                let _ = self.file.zero(offset, len, ZeroMode::Discard);
+            }
+        }
+    }
+
     /// Cuts off free clusters at the end of the file, if some of them were given up by this writer: other space behind
     /// the last cluster may have been reserved by somebody. The refcounts that say so are on stable storage. Only zeros
     /// are cut off: if refcounts are wrong, nothing is lost by this.
@@ -337,6 +373,18 @@ impl Meta {
             Some(_) => Err(Error::os(libc::EIO)),
             None => Err(Error::os(libc::EACCES)),
         }
+    }
+
+    /// Goes on with the refcounts that the header on disk names by now. Everything must have been flushed.
+    pub fn replace_refcounts(&mut self) -> Result<()> {
+        let header = self.header.clone();
+        let writer = self.writer()?;
+        let table = HostOffset(header.refcount_table_offset);
+        let clusters = u64::from(header.refcount_table_clusters);
+        writer.geometry = header.geometry();
+        writer.refcounts = Refcounts::open(Arc::clone(&writer.file), header.geometry(), table, clusters)?;
+        self.protect_tables();
+        Ok(())
     }
 
     /// Protects the tables in use from being handed out as free clusters.

@@ -61,6 +61,12 @@ fn read_table(file: &dyn Storage, geometry: Geometry, bitmap: &Bitmap) -> Result
     }
 }
 
+/// The clusters in which the bits of a bitmap lie.
+pub fn places(file: &dyn Storage, geometry: Geometry, bitmap: &Bitmap) -> Result<Vec<Run>> {
+    let table = read_table(file, geometry, bitmap)?;
+    Ok(table.iter().filter_map(|entry| Some(Run::of_bytes(geometry, entry.place()?, 1))).collect())
+}
+
 /// The bits of a bitmap; those behind the end of the disk are zero.
 pub fn read(file: &dyn Storage, geometry: Geometry, bitmap: &Bitmap, size: u64) -> Result<Vec<u8>> {
     check(file, geometry, bitmap, size)?;

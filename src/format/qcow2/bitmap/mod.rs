@@ -5,6 +5,7 @@
 
 mod data;
 mod directory;
+mod resize;
 
 use std::sync::Arc;
 

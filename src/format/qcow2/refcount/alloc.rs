@@ -163,7 +163,7 @@ impl Refcounts {
         Ok(())
     }
 
-    fn set_table_entry(&mut self, index: usize, offset: u64) {
+    pub(super) fn set_table_entry(&mut self, index: usize, offset: u64) {
         debug_assert_eq!(offset & !TABLE_OFFSET, 0);
         self.table[index] = offset;
         self.table_dirty = Some(match self.table_dirty.take() {

@@ -145,6 +145,11 @@ impl Refcounts {
         (self.table_at, self.table_clusters)
     }
 
+    /// How many clusters the refcount table has entries for.
+    pub fn span(&self) -> u64 {
+        (self.table.len() as u64) << self.geometry.refcount_block_bits()
+    }
+
     /// The clusters of the refcount table, and those of the refcount blocks.
     pub fn places(&self) -> Result<(Run, Vec<Run>)> {
         let mut blocks = Vec::new();
@@ -467,6 +472,11 @@ impl Refcounts {
     pub fn take_table_before(&mut self) -> Vec<Run> {
         std::mem::take(&mut self.table_before)
     }
+}
+
+/// Writes a count into a refcount block of another width; it has been checked that it fits.
+pub fn put_count(block: &mut [u8], order: u32, index: usize, count: u64) {
+    width::set(block, order, index, count);
 }
 
 /// The error of a write that would destroy metadata of that kind.

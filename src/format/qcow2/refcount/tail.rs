@@ -1,7 +1,8 @@
 //! The end of the file: which clusters there are free.
 
-use super::{Refcounts, width};
+use super::{MetadataKind, Refcounts, Run, width};
 use crate::error::Result;
+use crate::format::qcow2::geometry::HostOffset;
 
 /// How many refcount blocks in a row without a used cluster are looked at. More of them are not worth the time.
 const BLOCKS_MAX: usize = 64;
@@ -27,6 +28,34 @@ impl Refcounts {
             }
         }
         Ok(None)
+    }
+
+    /// Takes refcount blocks at the end of the table that count nothing, or nothing but themselves, out of it. Returns
+    /// their clusters, and whether each is still counted by another block.
+    pub fn drop_empty_blocks(&mut self) -> Result<Vec<(Run, bool)>> {
+        let order = self.geometry.refcount_order;
+        let entries = self.geometry.refcount_block_entries() as usize;
+        let mut dropped = Vec::new();
+        for index in (1..self.table.len()).rev() {
+            let Some(offset) = self.block_offset(index)? else { continue };
+            let run = Run::of_bytes(self.geometry, HostOffset(offset), 1);
+            let (own, at) = self.position(run.first);
+            let Some(block) = self.block(index)? else { continue };
+            let used = width::find(&block.data, order, 0..entries, true);
+            let counts_itself = own == index && used == Some(at);
+            let others = match used {
+                Some(first) if counts_itself => width::find(&block.data, order, first + 1..entries, true).is_some(),
+                used => used.is_some(),
+            };
+            if others {
+                break;
+            }
+            self.set_table_entry(index, 0);
+            self.cache.remove(index);
+            self.protected.remove(run.first, MetadataKind::RefcountBlock);
+            dropped.push((run, !counts_itself));
+        }
+        Ok(dropped)
     }
 
     /// Where the next allocation of `clusters` clusters in a row would go, if that is as a whole below `border`.

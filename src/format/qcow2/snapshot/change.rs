@@ -318,10 +318,25 @@ fn new_snapshot(name: &str, header: &Header) -> Snapshot {
 }
 
 /// The L1 table of a snapshot. Fails where it cannot be right.
-pub(super) fn read_l1(file: &dyn Storage, snapshot: &Snapshot, geometry: Geometry) -> Result<L1Table> {
+pub fn read_l1(file: &dyn Storage, snapshot: &Snapshot, geometry: Geometry) -> Result<L1Table> {
     let bytes = u64::from(snapshot.l1_size) * 8;
     check_table(geometry, "Snapshot L1 table", snapshot.l1_offset, bytes, L1_BYTES_MAX)?;
     L1Table::read(file, snapshot.l1_offset, snapshot.l1_size)
+}
+
+/// Writes the snapshot table to a new place, to which nothing leads yet.
+pub fn write_table(meta: &mut Meta) -> Result<HostOffset> {
+    let geometry = meta.header.geometry();
+    let bytes = meta.snapshots.to_bytes(meta.header.guest_size())?;
+    let clusters = geometry.clusters(bytes.len() as u64);
+    let writer = meta.writer()?;
+    let place = writer.refcounts.allocate(clusters)?.offset;
+    if let Err(error) = writer.write_new(place, &bytes) {
+        let _ = writer.give_back(Run { first: place.0 >> geometry.cluster_bits, clusters });
+        return Err(error);
+    }
+    meta.snapshots.bytes = bytes.len() as u64;
+    Ok(place)
 }
 
 /// An error whose message is announced beforehand, so that the system's text is what the operation fails with.

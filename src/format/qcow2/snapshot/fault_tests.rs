@@ -11,7 +11,7 @@ use crate::storage::fault::{Event, FaultStorage, Op, after_crash};
 use crate::storage::{MemStorage, Storage};
 
 /// An image with two snapshots and writes before, between and after them.
-fn image(dir: &Path, options: &str) -> Vec<u8> {
+pub(in crate::format::qcow2) fn image(dir: &Path, options: &str) -> Vec<u8> {
     let write = |commands: &[&str]| {
         let args: Vec<_> = commands.iter().flat_map(|command| ["-c", command]).chain(["i"]).collect();
         expect(dir, "qemu-io", &args);
@@ -27,7 +27,7 @@ fn image(dir: &Path, options: &str) -> Vec<u8> {
 }
 
 /// What the disk and each snapshot hold, by name; the disk's name is empty.
-fn contents(storage: &Arc<dyn Storage>) -> Result<Vec<(String, Vec<u8>)>> {
+pub(in crate::format::qcow2) fn contents(storage: &Arc<dyn Storage>) -> Result<Vec<(String, Vec<u8>)>> {
     let layer = open_storage(Arc::clone(storage), OpenFlags::READ)?;
     let names: Vec<_> = layer.snapshots().expect("qcow2 has them").list()?.into_iter().map(|info| info.name).collect();
     let mut found = vec![(String::new(), read_all(&*layer)?)];
@@ -78,7 +78,7 @@ impl Case {
 /// Whether `image` holds what it held before or after, and whether it only has errors that lose nothing: leaks, and
 /// flags that do not say that a refcount is one although it is. (The other way round, a cluster that is counted several
 /// times would be written in place.) `clean`: only leaks.
-fn verify(
+pub(in crate::format::qcow2) fn verify(
     dir: &Path,
     storage: Arc<dyn Storage>,
     bytes: &[u8],
@@ -101,7 +101,8 @@ fn verify(
     Ok(())
 }
 
-const OPTIONS: [&str; 3] = ["cluster_size=64k", "cluster_size=4k", "cluster_size=16k,extended_l2=on"];
+pub(in crate::format::qcow2) const OPTIONS: [&str; 3] =
+    ["cluster_size=64k", "cluster_size=4k", "cluster_size=16k,extended_l2=on"];
 
 /// Images of every layout, each operation on each of them: folder for files, options, operation, the image's bytes, and
 /// what it holds.

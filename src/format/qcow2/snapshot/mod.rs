@@ -53,5 +53,7 @@ impl Snapshots for Qcow2 {
     }
 }
 
+pub use change::{read_l1 as read_snapshot_l1, write_table as write_snapshot_table};
+
 #[cfg(test)]
-mod fault_tests;
+pub(super) mod fault_tests;

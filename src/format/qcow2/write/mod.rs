@@ -218,7 +218,13 @@ impl Meta {
 
     /// Gives up the clusters that an entry of the guest cluster at `guest` held. They cannot be those of metadata in
     /// use.
-    fn free_entry(&mut self, geometry: Geometry, guest: u64, entry: L2Entry, discard: Discard) -> Result<()> {
+    pub(super) fn free_entry(
+        &mut self,
+        geometry: Geometry,
+        guest: u64,
+        entry: L2Entry,
+        discard: Discard,
+    ) -> Result<()> {
         let run = clusters_of(geometry, entry).map_err(|error| self.corrupt_entry(geometry, guest, &error))?;
         if let Some(run) = run {
             let writer = self.writer()?;
