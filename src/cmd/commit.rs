@@ -7,7 +7,7 @@ use crate::cli::common;
 use crate::cli::output::print;
 use crate::commit::Commit;
 use crate::error::{Context, Error, Kind, Result};
-use crate::image::{Chain, OpenContext, OpenFlags, open_chain, reopen_for_writing};
+use crate::image::{Chain, OpenContext, OpenFlags, Preallocation, open_chain, reopen_for_writing};
 use crate::number::size_argument;
 use crate::storage::CacheMode;
 
@@ -81,7 +81,7 @@ fn commit(
     let (upper, below) = chain.split_at(layers);
     let below = reopen_for_writing(below, flags, context)?;
     if below.size() < upper.size() {
-        grow(&below, upper.size()).map_err(job_failed)?;
+        below.resize(upper.size(), Preallocation::Off).map_err(job_failed)?;
     }
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
     let rate = args.get::<u64>("rate").copied().filter(|rate| *rate > 0);
@@ -92,11 +92,6 @@ fn commit(
         layer.make_empty().and_then(|()| layer.flush()).context(|| format!("Could not empty '{filename}'"))?;
     }
     Ok(())
-}
-
-/// Makes the base as large as the image above it.
-fn grow(_base: &Chain, _size: u64) -> Result<()> {
-    Err(Error::unsupported("A backing file that is shorter than the image cannot be committed to yet"))
 }
 
 /// What the reference says about all that can go wrong on the way.

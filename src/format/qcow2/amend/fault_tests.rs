@@ -13,7 +13,7 @@ use crate::storage::{MemStorage, Storage};
 /// Images by their creation options, and what becomes of them.
 const CASES: [(&str, &str, &str); 6] = [
     ("cluster_size=4k", "refcount_bits", "64"),
-    ("cluster_size=512", "refcount_bits", "4"),
+    ("cluster_size=512", "refcount_bits", "8"),
     ("cluster_size=64k", "refcount_bits", "8"),
     ("cluster_size=4k", "compat", "0.10"),
     ("cluster_size=64k", "compat", "0.10"),
