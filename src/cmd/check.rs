@@ -92,7 +92,7 @@ fn run(args: &Args) -> Result<i32> {
         output::report(&Error::invalid("Check failed"));
     }
     match args.output() {
-        Output::Human if quiet => {}
+        _ if quiet => {}
         Output::Human => print(&human(&report))?,
         Output::Json => print(&(json::pretty(&to_json(&report, name, top.layer.format())) + "\n"))?,
     }

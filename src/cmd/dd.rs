@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<i32> {
         return Err(Error::invalid("Must specify both input and output files"));
     };
     let (context, watch) = (args.context(), Watch::new(false, false)?);
-    let flags = OpenFlags { share: args.flag("force-share"), exclusive: true, ..OpenFlags::READ };
+    let flags = OpenFlags { share: args.flag("force-share"), ..OpenFlags::READ };
     let chain = open_chain(&args.spec(input)?, flags, &context)?;
     let (start, end) = operands.range(chain.size()).unwrap_or_else(|| {
         output::report(&Error::invalid(format!("{input}: cannot skip to specified offset")));

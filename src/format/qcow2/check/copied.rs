@@ -141,6 +141,9 @@ impl Checker<'_> {
         if let Some(bitmaps) = header.bitmaps.filter(|_| !self.meta.bitmaps.is_empty()) {
             let offset = HostOffset(bitmaps.directory_offset);
             places.protect(offset, bitmaps.directory_size, MetadataKind::BitmapDirectory);
+            for (table, entries) in self.meta.bitmaps.tables() {
+                places.protect(HostOffset(table), u64::from(entries) * 8, MetadataKind::BitmapDirectory);
+            }
         }
         Ok(places)
     }
