@@ -218,7 +218,7 @@ impl Stack {
             (_, 0) => "-d".to_owned(),
             _ => String::new(),
         };
-        let tool = if grows { Tool::Reference } else { self.tool() };
+        let tool = self.tool();
         self.silently(tool, &format!("commit -q -f qcow2 {flags} {}", top.file))?;
         let content = &mut self.images[base].content;
         if content.len() < top.content.len() {

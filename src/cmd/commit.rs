@@ -81,7 +81,8 @@ fn commit(
     let (upper, below) = chain.split_at(layers);
     let below = reopen_for_writing(below, flags, context)?;
     if below.size() < upper.size() {
-        below.resize(upper.size(), Preallocation::Off).map_err(job_failed)?;
+        let grown = below.resize(upper.size(), Preallocation::Off);
+        grown.map_err(|error| job_failed(Error::os(error.errno())))?;
     }
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
     let rate = args.get::<u64>("rate").copied().filter(|rate| *rate > 0);
