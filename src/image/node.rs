@@ -162,9 +162,8 @@ impl Node {
 
     /// Device and inode number of the file behind this image.
     pub fn identity(&self) -> Option<(u64, u64)> {
-        match self.parts.children.iter().find(|(name, _)| *name == "file")? {
-            (_, child) => child.identity(),
-        }
+        let (_, child) = self.parts.children.iter().find(|(name, _)| *name == "file")?;
+        child.identity()
     }
 }
 

@@ -44,7 +44,7 @@ impl NodeReport {
         if node.parts.protocol.is_some() {
             children.clear();
             match node.parts.children.first() {
-                Some((_, Child::Protocol(protocol))) => return Self::protocol(protocol).map(Self::as_image),
+                Some((_, Child::Protocol(protocol))) => return Self::protocol(protocol).map(Self::into_image),
                 Some((_, Child::File(file))) => info.format_specific = Some(file_specific(file)),
                 _ => info.format_specific = Some(specific("file", json!({}))),
             }
@@ -103,7 +103,7 @@ impl NodeReport {
     }
 
     /// The same as the node that was asked for.
-    fn as_image(self) -> Self {
+    fn into_image(self) -> Self {
         NodeReport { is_file: false, ..self }
     }
 
