@@ -32,7 +32,8 @@ const TIMEOUT: i32 = 124;
 fn check(kind: &Kind, report: &mut Report) {
     for sequence in SEQUENCES {
         let name = sequence.join("; ");
-        if !taken(&kind.name, &name) || name.contains("refcount_bits") && is_slow(kind) {
+        let width = name.contains("refcount_bits");
+        if width && is_slow(kind) || !width && !taken(&kind.name, &name) {
             continue;
         }
         let twins = Twins::of(kind);
@@ -56,11 +57,11 @@ fn check(kind: &Kind, report: &mut Report) {
     }
 }
 
-/// Whether the reference takes minutes to change the refcounts: the clusters are very small. `SHARE=1` waits for it.
+/// Whether to leave out changes of the refcount width, for which the reference takes seconds (with small clusters,
+/// minutes). `SHARE=1` waits for it.
 fn is_slow(kind: &Kind) -> bool {
-    const CLUSTER_BITS: usize = 23;
-    let head = std::fs::read(kind.folder().join("disk")).unwrap_or_default();
-    common::share_taken() > 1 && head.get(CLUSTER_BITS).is_some_and(|bits| *bits < 12)
+    const FEW: [&str; 3] = ["plain", "snapshots", "extended-64k"];
+    common::share_taken() > 1 && !FEW.contains(&&*kind.name)
 }
 
 /// Where ours differs on purpose; see docs/compatibility.md.
@@ -182,7 +183,9 @@ fn lines_right_and_wrong() {
             folder.script(Tool::Reference, SCENE).expect_ok("the scene");
         }
         let (reference, mut found) = twins.run(line);
-        for name in ["disk", "old", "over", "external"].iter().filter(|_| reference.ok()) {
+        // The data file has no name then, and the snapshots of `disk` lose their data in the reference.
+        let incomparable = ["data_file= external", "compat=0.10 --image-opts"].iter().any(|part| line.contains(part));
+        for name in ["disk", "old", "over", "external"].iter().filter(|_| reference.ok() && !incomparable) {
             found.extend(same_target(&twins, name, Target::Qcow2));
             for apply in ["one", "two"] {
                 let outcome = format!("snapshot -a {apply} {name}");
@@ -278,6 +281,19 @@ fn same_slots(twins: &Twins) -> Vec<String> {
     let line = "info --output=json -f qcow2 disk";
     let [ours, reference] = [&twins.ours, &twins.reference].map(|folder| folder.reference(line));
     differences(line, &ours, &reference, &common::oracle::without_layout)
+}
+
+/// A cluster that reads as zeros and holds data for a snapshot keeps that data when version 2 has no flag for zeros.
+#[test]
+fn version_2_leaves_snapshots_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.script(Tool::Reference, SCENE).expect_ok("the scene");
+    sandbox.run(Tool::Ours, "amend -o compat=0.10 disk").expect_ok("amend");
+    sandbox.reference("check disk").expect_ok("check");
+    let read = "qemu-io -r -c 'read -P 3 0 1M' -c 'read -P 4 1M 1M' -c 'read -P 0 2M 8M' disk && qemu-img snapshot -a one disk &&\n\
+        qemu-io -r -c 'read -P 3 0 3M' -c 'read -P 0 3M 7M' disk";
+    let out = sandbox.script(Tool::Reference, read).expect_ok("reading");
+    assert!(!out.stdout.contains("verification failed"), "{out}");
 }
 
 /// Every secret opens both images, or neither; and what they hold is the same.

@@ -279,7 +279,8 @@ fn lines_are_the_same() {
     require_wording();
     let scene = Sandbox::new();
     common::run::program_in(scene.path(), "bash", &["-ec", SCENE]).expect_ok("the scene");
-    for_all("bitmap lines", LINES, |line, report| {
+    let lines: Vec<_> = LINES.iter().filter(|line| common::taken("bitmap", line)).collect();
+    for_all("bitmap lines", &lines, |line, report| {
         let twins = Twins { ours: Sandbox::copy_of(scene.path()), reference: Sandbox::copy_of(scene.path()) };
         let mut line = format!("bitmap {line}");
         for len in [1022, 1023, 1024, 2000] {

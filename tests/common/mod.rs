@@ -117,7 +117,7 @@ pub fn taken(row: &str, column: &str) -> bool {
 
 /// One in how many cases of the large matrices is taken.
 pub fn share_taken() -> u64 {
-    const BY_DEFAULT: u64 = 3;
+    const BY_DEFAULT: u64 = 8;
     std::env::var("SHARE").ok().and_then(|text| text.parse().ok()).filter(|share| *share > 0).unwrap_or(BY_DEFAULT)
 }
 

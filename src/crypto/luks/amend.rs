@@ -89,7 +89,8 @@ impl KeySlots<'_> {
         }
         let index = match change.slot {
             Some(slot) => {
-                let index = in_range(slot)?;
+                // The reference takes the number for an unsigned one here, and for a signed one where it erases.
+                let index = in_range(if slot < 0 { i64::from(slot as u32) } else { slot })?;
                 if header.slots[index].active && !self.force {
                     let text = format!("Refusing to overwrite active keyslot {index} - please erase it first");
                     return Err(Error::invalid(text));
@@ -157,7 +158,7 @@ impl KeySlots<'_> {
             && (!slot.active || unlock(header, slot, self.window, old.bytes())?.is_none())
         {
             return Err(Error::invalid(format!(
-                "Given keyslot {index} doesn't contain the given (old) password so erase operation will have no effect"
+                "Given keyslot {index} doesn't contain the given old password for erase operation"
             )));
         }
         if !slot.active && !self.force {

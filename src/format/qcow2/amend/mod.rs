@@ -115,7 +115,7 @@ impl Plan {
     /// Reads the options, which have to make sense for an image with this header.
     fn new(options: &CreateOptions, header: &Header) -> Result<Plan> {
         let version = match options.get("compat") {
-            None | Some("") => header.version,
+            None => header.version,
             Some("0.10" | "v2") => 2,
             Some("1.1" | "v3") => 3,
             Some(other) => return Err(Error::invalid(format!("Unknown compatibility level {other}"))),
