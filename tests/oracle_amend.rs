@@ -60,7 +60,7 @@ fn check(kind: &Kind, report: &mut Report) {
 /// Whether to leave out changes of the refcount width, for which the reference takes seconds (with small clusters,
 /// minutes). `SHARE=1` waits for it.
 fn is_slow(kind: &Kind) -> bool {
-    const FEW: [&str; 3] = ["plain", "snapshots", "extended-64k"];
+    const FEW: [&str; 2] = ["plain", "snapshots"];
     common::share_taken() > 1 && !FEW.contains(&&*kind.name)
 }
 
