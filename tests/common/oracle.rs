@@ -55,8 +55,7 @@ pub fn differences(line: &str, ours: &Outcome, reference: &Outcome, normal: &dyn
     if left != right {
         found.push(format!("`{line}` stdout:\n{}", side_by_side(&left, &right)));
     }
-    // One warning of the reference's lacks its last line end; ours has it.
-    let (left, right) = (normal(ours.stderr.trim_end()), normal(reference.stderr.trim_end()));
+    let [left, right] = [ours, reference].map(|outcome| normal(&with_line_ends(outcome.stderr.trim_end())));
     if left != right {
         found.push(format!("`{line}` stderr:\n{}", side_by_side(&left, &right)));
     }
@@ -64,6 +63,12 @@ pub fn differences(line: &str, ours: &Outcome, reference: &Outcome, normal: &dyn
         found.push(format!("`{line}` exit code: ours {}, reference {}", ours.code, reference.code));
     }
     found
+}
+
+/// One warning of the reference's lacks its line end, so that the next message follows on the same line; ours has it.
+fn with_line_ends(text: &str) -> String {
+    const WARNING: &str = "run 'qemu-img check -r' on the image file to fix.";
+    text.replace(WARNING, &format!("{WARNING}\n")).replace(&format!("{WARNING}\n\n"), &format!("{WARNING}\n"))
 }
 
 /// The lines that differ, ours with `<`, the reference's with `>`.
