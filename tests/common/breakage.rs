@@ -185,6 +185,11 @@ fn header(layout: &Layout<'_>, damages: &mut Vec<Damage>) {
             damages.push(put(format!("{name} at {place:#x}"), at, place, 8));
         }
     }
+    damages.push(put("no refcount table", 56, 0, 4));
+    for offset in [8, cluster, 1 << 62, u64::MAX - 0xffff] {
+        let puts = vec![(60, vec![0; 4]), (64, offset.to_be_bytes().to_vec())];
+        damages.push(Damage::puts(format!("no snapshots at {offset:#x}"), puts));
+    }
     let entries = layout.image[36..40].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     damages.push(put("L1 table of one entry more", 36, entries + 1, 4));
     damages.push(put("L1 table of a cluster and more", 36, cluster / 8 + 1, 4));
@@ -371,6 +376,12 @@ fn snapshots(layout: &Layout<'_>, damages: &mut Vec<Damage>) {
     for len in [0, 2, 255, 256, 0xffff] {
         damages.push(put(format!("snapshot's id of {len} bytes"), at + 12, len, 2));
         damages.push(put(format!("snapshot's name of {len} bytes"), at + 14, len, 2));
+    }
+    // The next entry is read at the wrong place, and takes its sizes from the time of the right one.
+    let next = at + (64 + usize::from(layout.image[at + 13]) + usize::from(layout.image[at + 15])).next_multiple_of(8);
+    for nanoseconds in [0x3b9a_ffff, 0x0001_0001, 0] {
+        let puts = vec![(at + 36, vec![0, 0, 0, 32]), (next + 20, u32::to_be_bytes(nanoseconds).to_vec())];
+        damages.push(Damage::puts(format!("snapshot's extra data of 32 bytes, time {nanoseconds:#x}"), puts));
     }
     // The same entry with less extra data, as older programs wrote it: id and name move up.
     for len in [0, 8, 16] {

@@ -51,6 +51,22 @@ impl Counts {
         }
     }
 
+    /// Makes a count at least as great as this.
+    pub fn raise(&mut self, cluster: u64, least: u64) {
+        if self.get(cluster) >= least {
+            return;
+        }
+        let place = self.find_or_insert(cluster / PIECE);
+        let count = &mut self.pieces[place][(cluster % PIECE) as usize];
+        match u8::try_from(least) {
+            Ok(small) if small < LARGE => *count = small,
+            _ => {
+                *count = LARGE;
+                self.large.insert(cluster, least);
+            }
+        }
+    }
+
     /// The number of references to a cluster.
     pub fn get(&self, cluster: u64) -> u64 {
         match self.piece(cluster / PIECE).map(|piece| piece[(cluster % PIECE) as usize]) {

@@ -6,6 +6,7 @@
 //! | `walk` | counts what L1 and L2 tables use |
 //! | `structures` | counts everything else, and puts all of it in order |
 //! | `counts` | the counts in memory |
+//! | `trust` | whether everything could be followed, so that what seems to be unused is |
 //! | `disk` | the refcounts on disk |
 //! | `compare` | compares the two, and corrects refcounts |
 //! | `rebuild` | new refcount table and blocks where the old ones cannot be trusted |
@@ -22,6 +23,7 @@ mod disk;
 mod rebuild;
 mod snapshots;
 mod structures;
+mod trust;
 mod walk;
 
 use std::sync::Arc;
@@ -76,8 +78,10 @@ struct Checker<'a> {
     rebuild: bool,
     /// A refcount block that is not on a cluster border has been announced.
     announced: bool,
-    /// Something is wrong with the tables that lead to clusters, so that what seems free may have been lost.
-    lost: bool,
+    /// Why what seems to be free may have been lost, if there is a reason.
+    doubt: Option<trust::Doubt>,
+    /// Some entry of the active L1 table is not empty.
+    maps_anything: bool,
     /// Where metadata lies; made when it is needed.
     places: Option<Refcounts>,
 }
@@ -103,7 +107,8 @@ impl Checks for Qcow2 {
             highest: 0,
             rebuild: false,
             announced: false,
-            lost: false,
+            doubt: None,
+            maps_anything: false,
             places: None,
         };
         checker.run(self.virtual_size())
@@ -144,6 +149,10 @@ impl Checker<'_> {
         self.count_all()?;
         let counted = self.found;
         self.compare(Repair::Nothing)?;
+        self.look_for_losses()?;
+        if self.repair != Repair::Nothing && self.found.leaks > 0 && !self.keeps_leaks() {
+            self.forget_stale_bitmaps()?;
+        }
         if self.rebuild && self.repair == Repair::All {
             self.rebuild_refcounts()?;
         } else if self.repair != Repair::Nothing {
@@ -156,7 +165,20 @@ impl Checker<'_> {
                 self.compare(self.repair)?;
             }
         }
+        self.tell_kept_leaks();
         self.check_copied()
+    }
+
+    /// Takes bitmaps out of the header that are not valid any more, before their clusters become free: they are counted as
+    /// leaks.
+    fn forget_stale_bitmaps(&mut self) -> Result<()> {
+        let header = &mut self.meta.header;
+        if header.autoclear & autoclear::BITMAPS != 0 || header.bitmaps.take().is_none() {
+            return Ok(());
+        }
+        let bytes = header.to_bytes()?;
+        self.file.write_at(&bytes, 0)?;
+        self.file.flush()
     }
 
     /// Prints a line of the report.

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::qcow2::header::REFCOUNT_TABLE_BYTES_MAX;
 use crate::format::qcow2::refcount::width;
 use crate::image::Repair;
+use crate::storage::RangeKind;
 
 /// Where new structures lie.
 #[derive(Debug, Default)]
@@ -28,6 +29,9 @@ impl Checker<'_> {
     pub(super) fn rebuild_refcounts(&mut self) -> Result<()> {
         self.say("Rebuilding refcount structure");
         let before = self.found;
+        if self.keeps_leaks() {
+            self.keep_counts()?;
+        }
         let plan = self.plan()?;
         self.write_structures(&plan)?;
         self.disk = DiskCounts::read(&self.file, &self.meta.header)?;
@@ -40,12 +44,51 @@ impl Checker<'_> {
         // What is too great now are the old structures, which are no leaks of the image as it was. Too small can only be
         // what garbage in tables leads to, now that the file is longer.
         self.compare(Repair::All)?;
+        let leaks = self.found.leaks;
         if self.rebuild {
             self.say("ERROR rebuilt refcount structure is still broken");
         }
-        self.found = counted;
+        self.found = Found { leaks, ..counted };
         self.found.corruptions_fixed += before.corruptions.saturating_sub(counted.corruptions);
-        self.found.leaks_fixed += before.leaks;
+        if !self.keeps_leaks() {
+            self.found.leaks_fixed += before.leaks;
+        }
+        Ok(())
+    }
+
+    /// What must not become free is counted: clusters with a refcount, and those whose refcount cannot be read unless they
+    /// are holes of the file.
+    fn keep_counts(&mut self) -> Result<()> {
+        let bits = self.geometry.refcount_block_bits();
+        let order = self.geometry.refcount_order;
+        let clusters = self.geometry.clusters(self.file_len);
+        for index in 0..clusters.div_ceil(1 << bits) {
+            let range = index << bits..((index + 1) << bits).min(clusters);
+            match self.disk.block(index) {
+                Ok(Some(block)) => {
+                    for (at, cluster) in range.enumerate() {
+                        self.counts.raise(cluster, width::get(block, order, at));
+                    }
+                }
+                Ok(None) | Err(_) => self.keep_data(range)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts all clusters of a range in which the file has data.
+    fn keep_data(&mut self, range: std::ops::Range<u64>) -> Result<()> {
+        let bits = self.geometry.cluster_bits;
+        let (mut at, end) = (range.start << bits, (range.end << bits).min(self.file_len));
+        while at < end {
+            let (kind, len) = self.file.extent(at, end - at)?;
+            if kind == RangeKind::Data {
+                for cluster in at >> bits..self.geometry.clusters(at + len) {
+                    self.counts.raise(cluster, 1);
+                }
+            }
+            at += len;
+        }
         Ok(())
     }
 
@@ -53,7 +96,7 @@ impl Checker<'_> {
     /// goes behind the end.
     fn plan(&mut self) -> Result<Plan> {
         let bits = self.geometry.refcount_block_bits();
-        let mut from = if self.lost { self.clusters } else { 0 };
+        let mut from = if self.keeps_leaks() { self.clusters } else { 0 };
         let mut plan = Plan::default();
         loop {
             let missing: Vec<u64> =

@@ -1,11 +1,12 @@
 //! The snapshot table: reading one that may be broken, and writing it anew. Specification: "Snapshots".
 
 use super::Checker;
+use super::trust::{Doubt, is_plausible};
 use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::HostOffset;
 use crate::format::qcow2::header::{SNAPSHOTS_MAX, check_table};
 use crate::format::qcow2::refcount::{MetadataKind, Run};
-use crate::format::qcow2::snapshot::{LossyTable, SnapshotTable};
+use crate::format::qcow2::snapshot::{LossyTable, Snapshot, SnapshotTable};
 use crate::format::qcow2::txn::Discard;
 use crate::image::{CheckNote, Repair};
 
@@ -30,8 +31,13 @@ impl Checker<'_> {
         let least = u64::from(header.nb_snapshots) * 40;
         if let Err(error) = check_table(self.geometry, "ERROR snapshot table", header.snapshots_offset, least, u64::MAX)
         {
-            return Err(self.failure(&error));
+            if !repair {
+                return Err(self.failure(&error));
+            }
+            self.drop_table();
+            header = self.header().clone();
         }
+        let guest_size = header.guest_size();
         let lossy = match SnapshotTable::read_lossy(&*self.file, &header, repair) {
             Ok(lossy) => lossy,
             Err(error) => return Err(self.failure(&error.context("ERROR failed to read the snapshot table"))),
@@ -40,6 +46,18 @@ impl Checker<'_> {
             self.say(line);
         }
         self.found.corruptions += lossy.lost;
+        if self.found.corruptions > 0 {
+            // Or at least something that belongs to one of them.
+            self.doubt(Doubt::SnapshotsDropped);
+        }
+        let dropped = self.found.corruptions;
+        let sound = |entry: &Snapshot| entry.is_blank() || is_plausible(entry, self.geometry, guest_size);
+        let misread = !lossy.table.entries.iter().all(sound);
+        if misread || lossy.table.entries.iter().any(Snapshot::is_blank) {
+            self.doubt(Doubt::SnapshotTable);
+        }
+        // Of a table that is read at the wrong places nothing right can be made, only something that looks right.
+        let repair = repair && (!misread || dropped > 0);
         for (index, extra) in lossy.extra_lens.iter().enumerate() {
             if header.version >= 3 && *extra < EXTRA_MIN {
                 let word = if repair { "Repairing" } else { "ERROR" };
@@ -55,7 +73,19 @@ impl Checker<'_> {
             }
         }
         self.snapshots = table;
+        if misread && self.repair == Repair::All && !repair && self.found.corruptions > 0 {
+            self.say("The snapshot table is not repaired: an entry holds what no snapshot has");
+        }
         Ok(repair && self.found.corruptions > 0)
+    }
+
+    /// Gives up a table that cannot be where the header says. Nothing could open the image with it.
+    fn drop_table(&mut self) {
+        let header = &mut self.meta.header;
+        let (number, offset) = (header.nb_snapshots, header.snapshots_offset);
+        (header.nb_snapshots, header.snapshots_offset) = (0, 0);
+        self.say(&format!("Discarding {number} snapshots (snapshot table offset {offset:#x} invalid)"));
+        self.found.corruptions += u64::from(number.max(1));
     }
 
     /// Tells why the check fails, and gives the error it fails with.
@@ -69,11 +99,17 @@ impl Checker<'_> {
         let file = self.file.clone();
         let old = Run::of_bytes(self.geometry, HostOffset(self.header().snapshots_offset), self.snapshots.bytes);
         let counted = (old.first..old.end()).all(|cluster| self.counts.get(cluster) > 0);
+        // Where nothing is leaked, nothing was lost with the old table either.
+        let keep = self.keeps_leaks() && self.found.leaks > 0;
+        let end = self.clusters.max(old.end());
         self.meta.snapshots = self.snapshots.clone();
         let result = self.meta.start_writer(&file, &file, false).and_then(|()| {
             let bytes = self.meta.snapshots.to_bytes(self.meta.header.guest_size())?;
             let number = self.meta.snapshots.entries.len() as u32;
             let writer = self.meta.writer()?;
+            if keep {
+                writer.refcounts.allocate_from(end);
+            }
             let place = match bytes.len() as u64 {
                 0 => HostOffset(0),
                 len => writer.refcounts.allocate(self.geometry.clusters(len))?.offset,
@@ -82,7 +118,7 @@ impl Checker<'_> {
             writer
                 .refcounts
                 .unprotect(HostOffset(old.first << self.geometry.cluster_bits), MetadataKind::SnapshotTable);
-            if counted {
+            if counted && !keep {
                 writer.free(old, Discard::Other);
             }
             writer.header_changed();

@@ -2,6 +2,7 @@
 
 use super::Checker;
 use super::counts::Counts;
+use super::trust::Doubt;
 use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::HostOffset;
 use crate::format::qcow2::header::L1_BYTES_MAX;
@@ -29,11 +30,21 @@ impl Checker<'_> {
             self.count(crypto.offset, crypto.len);
         }
         self.count_bitmaps()?;
-        self.lost = self.found.corruptions > before;
+        if self.found.corruptions > before {
+            self.doubt(Doubt::Damage);
+        }
         let bytes = u64::from(self.header().refcount_table_clusters) << self.geometry.cluster_bits;
         self.count(self.header().refcount_table_offset, bytes);
         self.count_blocks();
         Ok(())
+    }
+
+    /// As [`Checker::count`], for a table: where the file ends inside it, what its end led to is lost.
+    pub(super) fn count_table_place(&mut self, offset: u64, len: u64) {
+        self.count(offset, len);
+        if offset.saturating_add(len) > self.file_len {
+            self.doubt(Doubt::Truncated);
+        }
     }
 
     /// Counts one use of every cluster that a range touches.
@@ -95,17 +106,17 @@ impl Checker<'_> {
             }
             self.count_l1(offset, size, false)?;
         }
-        self.count(self.header().snapshots_offset, self.snapshots.bytes);
+        self.count_table_place(self.header().snapshots_offset, self.snapshots.bytes);
         Ok(())
     }
 
     /// The bitmap directory, the table of each bitmap, and its clusters.
     fn count_bitmaps(&mut self) -> Result<()> {
         let Some(pointer) = self.header().bitmaps.filter(|_| !self.meta.bitmaps.is_empty()) else { return Ok(()) };
-        self.count(pointer.directory_offset, pointer.directory_size);
+        self.count_table_place(pointer.directory_offset, pointer.directory_size);
         for (table, entries) in self.meta.bitmaps.tables() {
             let len = u64::from(entries) * 8;
-            self.count(table, len);
+            self.count_table_place(table, len);
             let mut at = table;
             while at < table + len {
                 let mut bytes = vec![0; PIECE.min(table + len - at) as usize];

@@ -107,8 +107,9 @@ impl Checker<'_> {
         if entries == 0 {
             return Ok(());
         }
-        self.count(offset, u64::from(entries) * 8);
+        self.count_table_place(offset, u64::from(entries) * 8);
         let l1 = self.read_l1(offset, entries)?;
+        self.maps_anything |= active && l1.iter().any(|entry| *entry != 0);
         let cluster = self.geometry.cluster_size();
         let file = self.file.clone();
         let mut reader = TableReader::default();
@@ -120,7 +121,7 @@ impl Checker<'_> {
                 self.corruption(&format!("ERROR found L1 entry with reserved bits set: {entry:x}"));
             }
             let table = entry & OFFSET;
-            self.count(table, cluster);
+            self.count_table_place(table, cluster);
             if self.geometry.in_cluster(table) != 0 {
                 self.corruption(&format!(
                     "ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted"

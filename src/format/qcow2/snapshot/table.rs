@@ -18,12 +18,14 @@ pub const NAME_MAX: usize = 255;
 /// Longest ID that is shown, in bytes, as in the reference.
 const ID_MAX: usize = 127;
 
-/// The part of an entry that all entries have.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable)]
+/// The part of an entry that all entries have, as it lies on disk.
+#[derive(Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
-struct RawEntry {
-    l1_offset: U64,
-    l1_size: U32,
+pub struct RawEntry {
+    /// Host offset of the L1 table.
+    pub l1_offset: U64,
+    /// Number of entries of the L1 table.
+    pub l1_size: U32,
     id_len: U16,
     name_len: U16,
     date_sec: U32,
