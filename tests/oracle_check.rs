@@ -22,7 +22,8 @@ const KIND_LINES: &[&str] = &[
 ];
 
 fn check_kind(kind: &Kind, report: &mut Report) {
-    let lines: Vec<_> = KIND_LINES.iter().map(|line| format!("check {}", line.replace('@', &kind.operand()))).collect();
+    let lines = KIND_LINES.iter().filter(|line| **line == "@" || taken(&kind.name, line));
+    let lines: Vec<_> = lines.map(|line| format!("check {}", line.replace('@', &kind.operand()))).collect();
     for (line, differences) in oracle::read_only(&kind.folder(), &lines) {
         report.note(&format!("{}: {line}", kind.name), differences);
     }
