@@ -10,7 +10,12 @@ use common::{Report, for_all};
 
 /// One command of ours under limits.
 fn limited(sandbox: &Sandbox, line: &str) -> Outcome {
-    let mut args = vec!["--as=1073741824".to_owned(), "--cpu=10".to_owned(), ours_path().display().to_string()];
+    limited_to(sandbox, line, 1 << 30)
+}
+
+/// The same with so many bytes of address space.
+fn limited_to(sandbox: &Sandbox, line: &str, bytes: u64) -> Outcome {
+    let mut args = vec![format!("--as={bytes}"), "--cpu=10".to_owned(), ours_path().display().to_string()];
     args.extend(common::files::words(line));
     program_in(sandbox.path(), "prlimit", &args)
 }
@@ -39,6 +44,9 @@ const READING: &[&str] = &[
     "convert -f qcow2 -l one -O raw disk out",
 ];
 
+/// Lines that must do with far less than the header of a damaged image may ask for.
+const CHECKING: &[&str] = &["check -f qcow2 disk", "check -f qcow2 -r leaks disk", "check -f qcow2 -r all disk"];
+
 const WRITING: &[&str] = &["snapshot -c three disk", "snapshot -d one disk", "snapshot -a one disk"];
 
 fn survives(image: &[u8], damage: &Damage, report: &mut Report) {
@@ -63,6 +71,27 @@ fn survives(image: &[u8], damage: &Damage, report: &mut Report) {
         differences.extend(misbehaviour(line, &limited(&sandbox, line)));
     }
     report.note(&damage.name, differences);
+}
+
+fn is_checked(image: &[u8], damage: &Damage, report: &mut Report) {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.file("disk");
+    let mut differences = Vec::new();
+    for line in CHECKING {
+        damage.write(image, &disk);
+        let mut outcome = limited_to(&sandbox, line, 200 << 20);
+        if matches!(outcome.code, 2 | 3) {
+            outcome.code = 0;
+        }
+        differences.extend(misbehaviour(line, &outcome));
+    }
+    report.note(&damage.name, differences);
+}
+
+#[test]
+fn damaged_images_are_checked_in_little_memory() {
+    let image = std::fs::read(damage::victim().folder().join("disk")).expect("image");
+    for_all("damaged images, check", &damage::all(&image), |damage, report| is_checked(&image, damage, report));
 }
 
 #[test]

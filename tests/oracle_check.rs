@@ -144,14 +144,8 @@ fn broken_images_are_reported_alike() {
 const LEFT: [&str; 2] = ["Leaks are not repaired because ", "The snapshot table is not repaired: "];
 
 /// Where the check reports no damage of a structure that leads to clusters, but ours finds one all the same.
-const SILENT: &[&str] = &[
-    "bytes missing at the end",
-    "snapshot",
-    "L1 table at",
-    "L1 entry none",
-    "L1 entry only a flag",
-    "no refcount table",
-];
+const SILENT: &[&str] =
+    &["bytes missing at the end", "snapshot", "L1 table at", "L1 entry none", "L1 entry only a flag"];
 
 /// Both tools repair a broken image: with equal words, and with the same disk and snapshots afterwards.
 fn repaired(kind: &Kind, image: &[u8], damage: &Damage, report: &mut Report) {
@@ -197,7 +191,9 @@ fn leaves(kind: &Kind, damage: &Damage, twins: &Twins, mode: &str) -> Vec<String
         line.starts_with("ERROR") && !line.starts_with("ERROR cluster") && !line.starts_with("ERROR OFLAG_COPIED")
     };
     let mut differences = keeps(kind, twins, mode);
-    if !before.stderr.lines().any(lead) && !SILENT.iter().any(|part| damage.name.contains(part)) {
+    // See `repaired`: the reference repairs on opening.
+    let dirty = kind.name == "victim-lazy" && mode == "leaks";
+    if !dirty && !before.stderr.lines().any(lead) && !SILENT.iter().any(|part| damage.name.contains(part)) {
         differences.push(format!("no reason to leave anything: {before}"));
     }
     let after = leaks(&twins.ours.reference(&line));

@@ -37,7 +37,6 @@ mod measure;
 mod open;
 mod options;
 mod refcount;
-mod repair;
 mod resize;
 mod snapshot;
 mod tables;

@@ -350,10 +350,10 @@ impl Meta {
     /// Makes the image ready to be written: refcounts are read, or rebuilt if they were not kept up to date; tables in
     /// use are protected; feature bits that must not survive a write are cleared.
     pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
-        self.start_writer(file, data, fresh)?;
         if self.header.incompatible & incompatible::DIRTY != 0 {
             self.repair_dirty(file)?;
         }
+        self.start_writer(file, data, fresh)?;
         self.clear_unknown_bits();
         self.forget_stale_bitmaps();
         Ok(())

@@ -43,6 +43,8 @@ impl Checker<'_> {
     fn differs(&mut self, difference: Difference, repair: Repair) -> Result<bool> {
         let Difference { cluster, found, counted } = difference;
         let leak = found > counted;
+        // The reference makes new blocks wherever a refcount is zero. An image that was not closed has many such.
+        let in_place = found > 0 || (self.only_counts && self.disk.has_block(cluster));
         if leak && repair != Repair::Nothing && self.keeps_leaks() {
             // Has been reported by the comparison that changes nothing.
             self.found.leaks += 1;
@@ -51,7 +53,7 @@ impl Checker<'_> {
         let fix = match repair {
             Repair::Nothing => false,
             Repair::Leaks => leak,
-            Repair::All => found > 0,
+            Repair::All => in_place,
         };
         let word = if fix {
             "Repairing"
@@ -61,8 +63,7 @@ impl Checker<'_> {
             "ERROR"
         };
         self.say(&format!("{word} cluster {cluster} refcount={found} reference={counted}"));
-        // The place for a count may be missing: new blocks have to be made.
-        self.rebuild |= found == 0;
+        self.rebuild |= !in_place;
         let number = match (fix, leak) {
             (true, true) => &mut self.found.leaks_fixed,
             (true, false) => &mut self.found.corruptions_fixed,

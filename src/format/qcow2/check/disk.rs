@@ -79,6 +79,11 @@ impl DiskCounts {
         }
     }
 
+    /// Whether there is a block for the refcount of a cluster.
+    pub fn has_block(&self, cluster: u64) -> bool {
+        matches!(self.block_offset(cluster >> self.geometry.refcount_block_bits()), Ok(Some(_)))
+    }
+
     /// A block as it is on disk; `None` where there is none.
     pub fn block(&mut self, index: u64) -> Result<Option<&[u8]>, Unknown> {
         Ok(self.load(index)?.map(|block| &*block.data))

@@ -10,6 +10,7 @@
 //! | `disk` | the refcounts on disk |
 //! | `compare` | compares the two, and corrects refcounts |
 //! | `rebuild` | new refcount table and blocks where the old ones cannot be trusted |
+//! | `dirty` | counting anew what was not closed properly, before the first write |
 //! | `copied` | the flags that say "refcount is exactly one" |
 //!
 //! The image on disk is all that is looked at and changed; the tables in memory that reading and writing use are left
@@ -19,6 +20,7 @@
 mod compare;
 mod copied;
 mod counts;
+mod dirty;
 mod disk;
 mod rebuild;
 mod snapshots;
@@ -61,6 +63,8 @@ struct Checker<'a> {
     meta: &'a mut Meta,
     geometry: Geometry,
     repair: Repair,
+    /// Nothing is repaired but what depends on counting; see [`Checker::refuse_damage`].
+    only_counts: bool,
     note: &'a mut dyn FnMut(CheckNote<'_>),
     /// The snapshots as far as they can be read.
     snapshots: SnapshotTable,
@@ -89,17 +93,30 @@ struct Checker<'a> {
 impl Checks for Qcow2 {
     fn check(&self, repair: Repair, note: &mut dyn FnMut(CheckNote<'_>)) -> Result<CheckReport> {
         let mut meta = self.meta();
-        let disk = disk::DiskCounts::read(&self.file, &meta.header)?;
-        let file_len = self.file.len()?;
-        let checker = Checker {
-            file: Arc::clone(&self.file),
-            meta: &mut meta,
-            geometry: self.geometry,
+        Checker::new(&self.file, &mut meta, repair, note)?.run(self.virtual_size())
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn new(
+        file: &Arc<dyn Storage>,
+        meta: &'a mut Meta,
+        repair: Repair,
+        note: &'a mut dyn FnMut(CheckNote<'_>),
+    ) -> Result<Self> {
+        let geometry = meta.header.geometry();
+        let disk = disk::DiskCounts::read(file, &meta.header)?;
+        let file_len = file.len()?;
+        Ok(Checker {
+            file: Arc::clone(file),
+            meta,
+            geometry,
             repair,
+            only_counts: false,
             note,
             snapshots: SnapshotTable::default(),
             file_len,
-            clusters: self.geometry.clusters(file_len),
+            clusters: geometry.clusters(file_len),
             counts: counts::Counts::default(),
             disk,
             found: Found::default(),
@@ -110,12 +127,9 @@ impl Checks for Qcow2 {
             doubt: None,
             maps_anything: false,
             places: None,
-        };
-        checker.run(self.virtual_size())
+        })
     }
-}
 
-impl Checker<'_> {
     fn run(mut self, virtual_size: u64) -> Result<CheckReport> {
         let rewrite = self.read_snapshots()?;
         let snapshots = std::mem::take(&mut self.found);
@@ -145,8 +159,9 @@ impl Checker<'_> {
     }
 
     /// Counts, compares, and repairs what may be repaired.
-    fn check_refcounts(&mut self) -> Result<()> {
+    pub(super) fn check_refcounts(&mut self) -> Result<()> {
         self.count_all()?;
+        self.refuse_damage()?;
         let counted = self.found;
         self.compare(Repair::Nothing)?;
         self.look_for_losses()?;
@@ -226,3 +241,6 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod fault_tests;

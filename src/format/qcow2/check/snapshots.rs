@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::HostOffset;
 use crate::format::qcow2::header::{SNAPSHOTS_MAX, check_table};
 use crate::format::qcow2::refcount::{MetadataKind, Run};
-use crate::format::qcow2::snapshot::{LossyTable, Snapshot, SnapshotTable};
+use crate::format::qcow2::snapshot::{Snapshot, SnapshotTable};
 use crate::format::qcow2::txn::Discard;
 use crate::image::{CheckNote, Repair};
 
@@ -37,7 +37,6 @@ impl Checker<'_> {
             self.drop_table();
             header = self.header().clone();
         }
-        let guest_size = header.guest_size();
         let lossy = match SnapshotTable::read_lossy(&*self.file, &header, repair) {
             Ok(lossy) => lossy,
             Err(error) => return Err(self.failure(&error.context("ERROR failed to read the snapshot table"))),
@@ -51,11 +50,8 @@ impl Checker<'_> {
             self.doubt(Doubt::SnapshotsDropped);
         }
         let dropped = self.found.corruptions;
-        let sound = |entry: &Snapshot| entry.is_blank() || is_plausible(entry, self.geometry, guest_size);
-        let misread = !lossy.table.entries.iter().all(sound);
-        if misread || lossy.table.entries.iter().any(Snapshot::is_blank) {
-            self.doubt(Doubt::SnapshotTable);
-        }
+        self.snapshots = lossy.table;
+        let misread = self.judge_snapshots();
         // Of a table that is read at the wrong places nothing right can be made, only something that looks right.
         let repair = repair && (!misread || dropped > 0);
         for (index, extra) in lossy.extra_lens.iter().enumerate() {
@@ -64,19 +60,30 @@ impl Checker<'_> {
                 self.corruption(&format!("{word} snapshot table entry {index} is incomplete"));
             }
         }
-        let LossyTable { mut table, ends, .. } = lossy;
         if repair {
             // Entries without anything in them come from a number that is too great.
-            while table.entries.last().is_some_and(|entry| entry.is_blank()) {
+            let table = &mut self.snapshots;
+            while table.entries.last().is_some_and(Snapshot::is_blank) {
                 table.entries.pop();
-                table.bytes = table.entries.len().checked_sub(1).map_or(0, |last| ends[last]);
+                table.bytes = table.entries.len().checked_sub(1).map_or(0, |last| lossy.ends[last]);
             }
         }
-        self.snapshots = table;
         if misread && self.repair == Repair::All && !repair && self.found.corruptions > 0 {
             self.say("The snapshot table is not repaired: an entry holds what no snapshot has");
         }
         Ok(repair && self.found.corruptions > 0)
+    }
+
+    /// Whether the snapshot table holds what no program writes. Then, and with blank entries, it may have held more.
+    pub(super) fn judge_snapshots(&mut self) -> bool {
+        let guest_size = self.header().guest_size();
+        let entries = &self.snapshots.entries;
+        let sound = |entry: &Snapshot| entry.is_blank() || is_plausible(entry, self.geometry, guest_size);
+        let misread = !entries.iter().all(sound);
+        if misread || entries.iter().any(Snapshot::is_blank) {
+            self.doubt(Doubt::SnapshotTable);
+        }
+        misread
     }
 
     /// Gives up a table that cannot be where the header says. Nothing could open the image with it.

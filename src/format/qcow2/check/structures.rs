@@ -179,7 +179,7 @@ impl Checker<'_> {
 
     /// A refcount block behind the end of the file: what it should hold is lost, so nothing leads to it from now on.
     fn block_outside(&mut self, index: usize) {
-        if self.repair == Repair::All {
+        if self.repair == Repair::All && !self.only_counts {
             self.say(&format!("Repairing refcount block {index} is outside image"));
             self.found.corruptions_fixed += 1;
             self.rebuild = true;

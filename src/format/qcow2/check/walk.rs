@@ -268,7 +268,7 @@ impl Checker<'_> {
                     "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry corrupted."
                 ));
             } else {
-                let repair = self.repair == Repair::All;
+                let repair = self.repair == Repair::All && !self.only_counts;
                 let word = if repair { "Repairing" } else { "ERROR" };
                 self.corruption(&format!(
                     "{word} offset={offset:x}: Preallocated cluster is not properly aligned; L2 entry corrupted."

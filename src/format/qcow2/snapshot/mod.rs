@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::{Layer, SnapshotInfo, Snapshots};
 use crate::units::{SECTOR, align_down};
 
-pub use table::{LossyTable, RawEntry, Snapshot, SnapshotTable};
+pub use table::{RawEntry, Snapshot, SnapshotTable};
 
 impl Snapshots for Qcow2 {
     fn list(&self) -> Result<Vec<SnapshotInfo>> {
