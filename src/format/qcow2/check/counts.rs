@@ -103,3 +103,7 @@ impl Counts {
         place
     }
 }
+
+#[cfg(test)]
+#[path = "counts_tests.rs"]
+mod tests;
