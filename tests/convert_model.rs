@@ -404,6 +404,7 @@ fn travel(number: &u64, report: &mut Report) {
 
 #[test]
 fn a_disk_keeps_its_content_through_conversions() {
+    common::files::stay_on_disk();
     let only = std::env::var("ONLY").unwrap_or_default();
     let journeys: Vec<u64> = (0..16).filter(|number| only.is_empty() || only == number.to_string()).collect();
     for_all("convert model", &journeys, travel);

@@ -134,6 +134,7 @@ fn large(kind: &Kind) -> bool {
 
 #[test]
 fn convert_of_every_kind_is_the_same() {
+    common::files::stay_on_disk();
     require_wording();
     for_all("convert, every kind", &kinds::all(), |kind, report| {
         for (options, target) in EVERYWHERE {
@@ -150,6 +151,7 @@ fn convert_of_every_kind_is_the_same() {
 
 #[test]
 fn convert_with_every_option_is_the_same() {
+    common::files::stay_on_disk();
     require_wording();
     let mut cases = Vec::new();
     for name in CHOSEN {

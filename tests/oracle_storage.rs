@@ -48,6 +48,7 @@ fn compare(around: &str, line: &str, report: &mut Report) {
 
 #[test]
 fn files_and_cache_modes() {
+    common::files::stay_on_disk();
     require_wording();
     let mut lines = Vec::new();
     for mode in ["none", "off", "writeback", "unsafe", "directsync", "writethrough", "nonsense", "''"] {
@@ -102,6 +103,7 @@ fn modes_of_new_files() {
 
 #[test]
 fn images_in_use() {
+    common::files::stay_on_disk();
     require_wording();
     // Keeps an image open in the reference's qemu-io while the command runs.
     let hold = |how: &str| {
@@ -149,6 +151,7 @@ fn images_in_use() {
 
 #[test]
 fn devices() {
+    common::files::stay_on_disk();
     require_wording();
     let probe = Sandbox::new();
     let attach = "truncate -s 8M disk && dev=$(losetup --find --show disk) && losetup --detach $dev";

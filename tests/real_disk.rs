@@ -52,6 +52,7 @@ fn comes_back(sandbox: &Sandbox, source: &str) {
 
 #[test]
 fn a_real_disk_survives_every_way() {
+    common::files::stay_on_disk();
     let sandbox = Sandbox::new();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/make-disk");
     sh(sandbox.path(), &format!("{} disk {MEGABYTES} tree", script.display()));

@@ -149,5 +149,6 @@ fn differences(case: &Case, sandbox: &Sandbox, done: &Outcome) -> Vec<String> {
 
 #[test]
 fn damage_between_writing_and_reading_back_is_found() {
+    common::files::stay_on_disk();
     for_all("verify", &CASES, check);
 }

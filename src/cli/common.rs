@@ -3,6 +3,7 @@
 use clap::Arg;
 
 use super::args::{Args, flag, parsed, usage_error, value};
+use super::create_options::option_list;
 use super::image_opts::image_options;
 use super::output;
 use crate::error::{Error, Result};
@@ -26,6 +27,33 @@ pub fn format() -> Arg {
 /// `-q`.
 pub fn quiet() -> Arg {
     flag("quiet", "Print no messages besides errors").short('q').long("quiet")
+}
+
+/// `-p`.
+pub fn progress() -> Arg {
+    flag("progress", "Show progress").short('p').long("progress")
+}
+
+/// `-o`, creation options.
+pub fn options(help: &'static str) -> Arg {
+    value("options", "OPTIONS", help).value_parser(parsed(option_list)).short('o').long("options")
+}
+
+/// `-b`, the backing file.
+pub fn backing(help: &'static str) -> Arg {
+    value("backing", "FILE", help).short('b').long("backing")
+}
+
+/// `-F`, the format of the backing file.
+pub fn backing_format() -> Arg {
+    value("backing-format", "FMT", "The format of the backing file, which must be said")
+        .short('F')
+        .long("backing-format")
+}
+
+/// `-u` of what lies on a backing file.
+pub fn backing_unsafe(help: &'static str) -> Arg {
+    flag("backing-unsafe", help).short('u').long("backing-unsafe")
 }
 
 /// `--image-opts`.

@@ -2,9 +2,9 @@
 
 use super::Command;
 use super::watch::Watch;
-use crate::cli::args::{Args, flag, object, operands, parsed, value};
+use crate::cli::args::{Args, flag, object, operands, value};
 use crate::cli::common;
-use crate::cli::create_options::{amend_help, asks_for_help, option_list, parse_create_options};
+use crate::cli::create_options::{amend_help, asks_for_help, parse_create_options};
 use crate::cli::output::print;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, CreateOptions, Format};
@@ -24,13 +24,8 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(object())
-        .arg(
-            value("options", "OPTIONS", "What shall change; '-o help' lists what can")
-                .value_parser(parsed(option_list))
-                .short('o')
-                .long("options"),
-        )
-        .arg(flag("progress", "Show progress").short('p').long("progress"))
+        .arg(common::options("What shall change; '-o help' lists what can"))
+        .arg(common::progress())
         .arg(common::quiet())
         .arg(common::format())
         .arg(common::image_opts())

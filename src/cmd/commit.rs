@@ -25,7 +25,7 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(flag("progress", "Show progress").short('p').long("progress"))
+        .arg(common::progress())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("cache", "CACHE", "Cache mode (writeback)").short('t').long("cache"))

@@ -24,7 +24,7 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(flag("progress", "Show progress").short('p').long("progress"))
+        .arg(common::progress())
         .arg(value("format", "FMT", "The format of the first image").short('f').long("a-format"))
         .arg(value("second-format", "FMT", "The format of the second image").short('F').long("b-format"))
         .arg(common::image_opts())

@@ -1,9 +1,9 @@
 //! `create`: makes a new, empty image.
 
 use super::Command;
-use crate::cli::args::{Args, flag, object, operands, parsed, value};
+use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;
-use crate::cli::create_options::{asks_for_help, option_help, option_list, parse_create_options, summary};
+use crate::cli::create_options::{asks_for_help, option_help, parse_create_options, summary};
 use crate::cli::output::print;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, OptionDesc, protocol};
@@ -26,27 +26,10 @@ fn define(command: clap::Command) -> clap::Command {
         .arg(common::quiet())
         .arg(object())
         .arg(value("format", "FMT", "The format of the new image (raw)").short('f').long("format"))
-        .arg(
-            value("options", "OPTIONS", "Creation options of the format; '-o help' lists them")
-                .value_parser(parsed(option_list))
-                .short('o')
-                .long("options"),
-        )
-        .arg(
-            value("backing", "FILE", "Lay the new image over this one, holding only what differs")
-                .short('b')
-                .long("backing"),
-        )
-        .arg(
-            value("backing-format", "FMT", "The format of the backing image, which must be said")
-                .short('F')
-                .long("backing-format"),
-        )
-        .arg(
-            flag("backing-unsafe", "Do not look at the backing image; it need not exist (the size must be given)")
-                .short('u')
-                .long("backing-unsafe"),
-        )
+        .arg(common::options("Creation options of the format; '-o help' lists them"))
+        .arg(common::backing("Lay the new image over this one, holding only what differs"))
+        .arg(common::backing_format())
+        .arg(common::backing_unsafe("Do not look at the backing image; it need not exist (the size must be given)"))
         .arg(operands(
             "FILENAME [SIZE]",
             "The file to make, and the size of the disk (by default that of the backing image)",

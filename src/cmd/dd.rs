@@ -158,9 +158,19 @@ fn copy_range(
         offload: OffloadMode::Never,
         rate: None,
     };
-    copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch })?;
+    copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch })
+        .map_err(|error| error.reword(wording))?;
     target.top().layer.flush()?;
     drop(target);
     guard.keep();
     Ok(())
+}
+
+/// What the reference says instead of the mover's words, which name a byte.
+fn wording(context: &str) -> Option<&'static str> {
+    let words = [
+        ("error while writing at byte ", "error while writing to output image file"),
+        ("error while reading at byte ", "error while reading from input image file"),
+    ];
+    words.iter().find(|(ours, _)| context.starts_with(ours)).map(|(_, words)| *words)
 }

@@ -6,7 +6,7 @@ use super::Command;
 use super::source_snapshot::{SnapshotChoice, parse_snapshot};
 use crate::cli::args::{Args, object, operands, parsed, value};
 use crate::cli::common::{self, Output};
-use crate::cli::create_options::{option_list, parse_create_options};
+use crate::cli::create_options::parse_create_options;
 use crate::cli::output::print;
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, Format, MeasureRequest, Measured, protocol};
@@ -29,12 +29,7 @@ fn define(command: clap::Command) -> clap::Command {
     command
         .arg(value("target-format", "FMT", "The format of the new image (raw)").short('O').long("target-format"))
         .arg(common::format())
-        .arg(
-            value("options", "OPTIONS", "Creation options of the new image")
-                .value_parser(parsed(option_list))
-                .short('o')
-                .long("options"),
-        )
+        .arg(common::options("Creation options of the new image"))
         .arg(
             value("snapshot", "SNAPSHOT", "Measure what this internal snapshot holds")
                 .value_parser(parsed(parse_snapshot))
@@ -70,17 +65,41 @@ fn run(args: &Args) -> Result<i32> {
     }
     let context = args.context();
     let source = filename.map(|filename| open(args, filename)).transpose()?;
-    let format = creator(args.text("target-format").unwrap_or("raw"))?;
+    let name = args.text("target-format").unwrap_or("raw");
+    let format = creator(name).map_err(|error| foreign(args, name, error))?;
+    if format.create.is_none() {
+        return Err(no_creation(name));
+    }
     let options = options(args, format)?;
     // The parser has made it a plain number.
     let size = size.or_else(|| options.get("size")?.parse().ok()).unwrap_or(0);
     let Some(measure) = format.measure else {
-        let text = format!("Block driver '{}' does not support size measurement", format.name);
-        return Err(Error::unsupported(text));
+        return Err(no_measurement(format.name));
     };
     let measured = measure(MeasureRequest { size, options: &options, source: source.as_ref(), context: &context })?;
     print(&text(args.output(), measured))?;
     Ok(0)
+}
+
+/// The reference cannot measure most of the formats that are not supported here, and says why.
+fn foreign(args: &Args, name: &str, error: Error) -> Error {
+    // Creation options of theirs are not known here; `luks` can be measured there.
+    if args.given("options") {
+        return error;
+    }
+    match name {
+        "parallels" | "qcow" | "qed" | "vdi" | "vhdx" | "vmdk" | "vpc" | "nbd" => no_measurement(name),
+        "bochs" | "cloop" | "dmg" | "vvfat" => no_creation(name),
+        _ => error,
+    }
+}
+
+fn no_measurement(name: &str) -> Error {
+    Error::unsupported(format!("Block driver '{name}' does not support size measurement"))
+}
+
+fn no_creation(name: &str) -> Error {
+    Error::unsupported(format!("Format driver '{name}' does not support image creation"))
 }
 
 fn open(args: &Args, filename: &str) -> Result<Chain> {

@@ -26,33 +26,20 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(flag("progress", "Show progress").short('p').long("progress"))
+        .arg(common::progress())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("cache", "CACHE", "Cache mode of the image (writeback)").short('t').long("cache"))
-        .arg(
-            value("backing", "FILE", "The new backing file; '' for none, which makes the image independent")
-                .short('b')
-                .long("backing"),
-        )
-        .arg(
-            value("backing-format", "FMT", "The format of the new backing file, which must be said")
-                .short('F')
-                .long("backing-format"),
-        )
+        .arg(common::backing("The new backing file; '' for none, which makes the image independent"))
+        .arg(common::backing_format())
         .arg(
             value("backing-cache", "CACHE", "Cache mode of the backing files (writeback)")
                 .short('T')
                 .long("backing-cache"),
         )
-        .arg(
-            flag(
-                "backing-unsafe",
-                "Change the name in the image and nothing else: right only if both backing files show the same",
-            )
-            .short('u')
-            .long("backing-unsafe"),
-        )
+        .arg(common::backing_unsafe(
+            "Change the name in the image and nothing else: right only if both backing files show the same",
+        ))
         .arg(flag("compress", "Compress what is copied into the image").short('c').long("compress"))
         .arg(common::force_share())
         .arg(object())

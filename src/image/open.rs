@@ -73,13 +73,20 @@ pub fn reopen_for_writing(chain: Chain, flags: OpenFlags, context: &OpenContext)
 }
 
 /// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
-pub fn create_storage(filename: &str, new: &NewFile) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
+pub fn create_storage(
+    filename: &str,
+    new: &NewFile,
+    context: &OpenContext,
+) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
     let name = plain_name(filename)?;
-    let Creation { storage, guard } = match protocol_prefix(filename) {
+    let Creation { storage, guard, warning } = match protocol_prefix(filename) {
         Some("file") => FileStorage::create_by(Protocol::File, &name, new)?,
         Some("host_device") => FileStorage::create_by(Protocol::HostDevice, &name, new)?,
         _ => FileStorage::create(&name, new)?,
     };
+    if let Some(warning) = warning {
+        context.warn(&Warning::Plain(warning));
+    }
     Ok((Arc::new(storage), guard))
 }
 

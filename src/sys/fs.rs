@@ -117,7 +117,7 @@ pub fn extent_size_hint(fd: BorrowedFd<'_>) -> Option<u32> {
 
 /// Asks the file system to allocate space for this (still empty) file in units of `bytes`. `false` where it has no such
 /// thing.
-pub fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> Result<bool> {
+pub fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> Result<()> {
     let mut attributes = FsXattr::default();
     // SAFETY: the descriptor is open and the request writes one `fsxattr`.
     let read = super::retry(|| unsafe { request::fs_ioc_fsgetxattr(fd.as_raw_fd(), &mut attributes) });
@@ -127,12 +127,7 @@ pub fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> Result<bool> {
         // SAFETY: the descriptor is open and the request reads one `fsxattr`.
         super::retry(|| unsafe { request::fs_ioc_fssetxattr(fd.as_raw_fd(), &attributes) })
     });
-    match result {
-        Ok(_) => Ok(true),
-        // EINVAL is what a file system says that has hints but cannot have this one.
-        Err(errno) if super::lacks(errno) && errno != nix::errno::Errno::EINVAL => Ok(false),
-        Err(errno) => Err(Error::from(errno)),
-    }
+    result.map(drop).map_err(Error::from)
 }
 
 /// `FS_NOCOW_FL` of `linux/fs.h`.

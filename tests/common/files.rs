@@ -6,20 +6,29 @@ use std::hash::Hasher;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::run::{Outcome, Tool, run_in, script_in};
 
-/// A folder of its own for one case, removed at the end (kept with `KEEP=1`).
+static ON_DISK: AtomicBool = AtomicBool::new(false);
+
+/// For tests of what depends on the file system: from now on sandboxes are on the disk, whatever `SANDBOX_DIR` says.
+pub fn stay_on_disk() {
+    ON_DISK.store(true, Ordering::Relaxed);
+}
+
+/// A folder of its own for one case, removed at the end (kept with `KEEP=1`). `SANDBOX_DIR` says where.
 pub struct Sandbox {
     dir: tempfile::TempDir,
 }
 
 impl Sandbox {
     pub fn new() -> Self {
+        let memory = std::env::var_os("SANDBOX_DIR").filter(|_| !ON_DISK.load(Ordering::Relaxed));
         let dir = tempfile::Builder::new()
             .prefix("case-")
             .disable_cleanup(std::env::var_os("KEEP").is_some())
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .tempdir_in(memory.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()))
             .expect("sandbox folder");
         Sandbox { dir }
     }

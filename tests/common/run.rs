@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Which of the two programs runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +76,18 @@ impl fmt::Display for Outcome {
 
 /// Runs one of the tools with `args` in `dir`.
 pub fn run_in<S: AsRef<OsStr>>(dir: &Path, tool: Tool, args: &[S]) -> Outcome {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "60", "qemu-img"]).args(args).env("PATH", path_with(tool));
-    finish(command, dir)
+    use std::os::unix::process::CommandExt;
+    // Its own name is part of some messages, and where it was found is not.
+    let mut command = Command::new(tool.path());
+    command.arg0("qemu-img").args(args).env("PATH", path_with(tool));
+    finish(command, dir, Some(TIME_LIMIT))
 }
+
+/// How long a tool may take.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// The exit code of a tool that took longer, as `timeout` has it.
+pub const TIMEOUT: i32 = 124;
 
 /// A `PATH` that finds the tool as `qemu-img`: its own name is part of some messages.
 fn path_with(tool: Tool) -> String {
@@ -88,14 +98,14 @@ fn path_with(tool: Tool) -> String {
 pub fn program_in<S: AsRef<OsStr>>(dir: &Path, program: impl AsRef<OsStr>, args: &[S]) -> Outcome {
     let mut command = Command::new("timeout");
     command.arg("--kill-after=5").arg("60").arg(program).args(args);
-    finish(command, dir)
+    finish(command, dir, None)
 }
 
 /// Runs a shell script in `dir` with the tool first on its `PATH` under the name `qemu-img`.
 pub fn script_in(dir: &Path, tool: Tool, script: &str) -> Outcome {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "300", "bash", "-c", script]).env("PATH", path_with(tool));
-    finish(command, dir)
+    finish(command, dir, None)
 }
 
 /// A folder that holds only `qemu-img`, a link to the tool; made once per process, safe among several.
@@ -115,27 +125,75 @@ fn bin_folder(tool: Tool) -> &'static Path {
     })
 }
 
-fn finish(mut command: Command, dir: &Path) -> Outcome {
+fn finish(mut command: Command, dir: &Path, limit: Option<Duration>) -> Outcome {
     let path = command
         .get_envs()
         .find(|(key, _)| *key == "PATH")
         .and_then(|(_, value)| value.map(ToOwned::to_owned))
         .or_else(|| std::env::var_os("PATH"))
         .unwrap_or_default();
-    let out = command
+    let child = command
         .current_dir(dir)
         .env_clear()
         .env("PATH", path)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
         .stdin(Stdio::null())
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let watched = limit.map(|limit| Watched::start(child.id(), limit));
+    let out = child.wait_with_output().unwrap_or_else(|error| panic!("cannot wait for {command:?}: {error}"));
     use std::os::unix::process::ExitStatusExt;
-    let code = out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0));
+    let code = match watched.is_some_and(Watched::end) {
+        true => TIMEOUT,
+        false => out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0)),
+    };
     Outcome {
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
         code,
+    }
+}
+
+/// A process that is killed when it takes too long. One thread watches over all of them: a `timeout` in front of each of
+/// the many thousands costs more than a third of the time that they need themselves.
+struct Watched(u64);
+
+/// A number of its own, since those of processes are used again; the process; when it ends; whether it has been killed.
+type Watches = Vec<(u64, u32, Instant, bool)>;
+
+static WATCHES: Mutex<Watches> = Mutex::new(Vec::new());
+
+impl Watched {
+    fn start(process: u32, limit: Duration) -> Self {
+        static THREAD: OnceLock<()> = OnceLock::new();
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        THREAD.get_or_init(|| {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::sleep(Duration::from_millis(500));
+                    let now = Instant::now();
+                    let mut watches = WATCHES.lock().expect("the watches");
+                    for (_, process, end, killed) in watches.iter_mut().filter(|(_, _, end, _)| *end <= now) {
+                        *killed = true;
+                        *end = now + Duration::from_secs(5);
+                        let process = nix::unistd::Pid::from_raw(i32::try_from(*process).expect("a process"));
+                        let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+                    }
+                }
+            });
+        });
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        WATCHES.lock().expect("the watches").push((number, process, Instant::now() + limit, false));
+        Watched(number)
+    }
+
+    /// The process has ended; says whether it had to be killed.
+    fn end(self) -> bool {
+        let mut watches = WATCHES.lock().expect("the watches");
+        let at = watches.iter().position(|(number, ..)| *number == self.0).expect("it is watched");
+        watches.swap_remove(at).3
     }
 }

@@ -24,13 +24,14 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
     check_size(&image.header)?;
     // What is said about preallocation is about the image, not about the file.
     let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(request.options, 0)? };
-    let (file, guard) = create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common })?;
+    let (file, guard) =
+        create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common }, request.context)?;
     if file.limits().fixed_len && file.is_empty()? {
         // The null device takes everything and keeps nothing.
         return Err(Error::invalid("Image is not in qcow2 format"));
     }
     let data = match &image.data_file {
-        Some(name) => Some(create_storage(name, &NewFile { role: FileRole::Data, ..common })?),
+        Some(name) => Some(create_storage(name, &NewFile { role: FileRole::Data, ..common }, request.context)?),
         None => None,
     };
     let (data, data_guard) = data.unzip();
@@ -165,6 +166,9 @@ struct Preallocator<'a> {
     mode: Preallocation,
 }
 
+/// The circumstance of an error while metadata is preallocated.
+const ALLOCATING: fn() -> &'static str = || "Allocating clusters failed";
+
 impl Preallocator<'_> {
     fn run(&mut self, size: u64, l1: &mut [L1Entry]) -> Result<()> {
         let geometry = self.geometry;
@@ -172,15 +176,15 @@ impl Preallocator<'_> {
         for (number, entry) in (0..).zip(l1) {
             let first = number * geometry.l2_entries();
             let count = geometry.l2_entries().min(clusters - first);
-            let table = self.refcounts.allocate(1)?.offset;
+            let table = self.refcounts.allocate(1).context(ALLOCATING)?.offset;
             let host = if geometry.external_data {
                 HostOffset(first * geometry.cluster_size())
             } else {
-                let host = self.refcounts.allocate(count)?.offset;
+                let host = self.refcounts.allocate(count).context(ALLOCATING)?.offset;
                 self.take_space(host, count * geometry.cluster_size())?;
                 host
             };
-            self.write_table(table, host, count)?;
+            self.write_table(table, host, count).context(ALLOCATING)?;
             *entry = L1Entry::new(table, true);
         }
         Ok(())

@@ -159,7 +159,9 @@ fn preallocated_and_other_images_look_like_the_reference_s() {
     std::fs::write(dir.path().join("base"), vec![7; 10 << 20]).unwrap();
     for list in SAME_PICTURE {
         let list = list.replace("DIR", dir.path().to_str().unwrap());
-        for size in [128 << 10, 10 << 20] {
+        // For every LUKS header the reference measures for seconds how fast it is.
+        let sizes: &[u64] = if list.contains("luks") { &[10 << 20] } else { &[128 << 10, 10 << 20] };
+        for &size in sizes {
             let _ = std::fs::remove_file(dir.path().join("data"));
             let made = theirs(&path, &list, size);
             assert!(made.code == 0, "{list}: {}", made.text);

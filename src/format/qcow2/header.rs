@@ -1,8 +1,11 @@
-//! The header and its extensions. Specification: "Header", "Header extensions", "Feature name table".
+//! The header. Specification: "Header"; its extensions are in [`extensions`].
+
+mod extensions;
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use self::extensions::{c_string, unknown_feature_names};
 use super::geometry::Geometry;
 use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
@@ -61,13 +64,6 @@ pub mod crypt_method {
     /// LUKS.
     pub const LUKS: u32 = 2;
 }
-
-const EXT_END: u32 = 0;
-const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
-const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
-const EXT_CRYPTO: u32 = 0x0537_be77;
-const EXT_BITMAPS: u32 = 0x2385_2875;
-const EXT_DATA_FILE: u32 = 0x4441_5441;
 
 /// How compressed clusters are compressed. Specification: "compression_type".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -372,77 +368,6 @@ impl Header {
         Ok(())
     }
 
-    fn read_extensions(&mut self, area: &[u8]) -> Result<()> {
-        let mut rest = area;
-        let too_large = || Error::invalid("Header extension too large");
-        while !rest.is_empty() {
-            let (head, body) = rest.split_at_checked(8).ok_or_else(too_large)?;
-            let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
-            let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
-            let data = body.get(..len).ok_or_else(too_large)?;
-            if magic == EXT_END {
-                break;
-            }
-            self.read_extension(magic, data)?;
-            let padded = len.next_multiple_of(8);
-            rest = body.get(padded..).unwrap_or(&[]);
-        }
-        Ok(())
-    }
-
-    fn read_extension(&mut self, magic: u32, data: &[u8]) -> Result<()> {
-        match magic {
-            EXT_BACKING_FORMAT => {
-                if data.len() >= 16 {
-                    let text = format!("ERROR: ext_backing_format: len={} too large (>=16)", data.len());
-                    return Err(Error::invalid(text));
-                }
-                self.backing_format = Some(c_string(data));
-            }
-            // The names are written anew with what this program knows.
-            EXT_FEATURE_NAMES => {}
-            EXT_CRYPTO => self.read_crypto_pointer(data)?,
-            EXT_BITMAPS => {
-                if data.len() != 24 {
-                    return Err(Error::invalid("bitmaps_ext: Invalid extension length"));
-                }
-                let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
-                self.bitmaps = Some(BitmapsPointer {
-                    count: (word(0) >> 32) as u32,
-                    directory_size: word(8),
-                    directory_offset: word(16),
-                });
-                if word(0) as u32 != 0 {
-                    return Err(Error::invalid("bitmaps_ext: Reserved field is not zero"));
-                }
-            }
-            EXT_DATA_FILE => self.data_file = Some(c_string(data)),
-            _ => self.unknown_extensions.push((magic, data.to_vec())),
-        }
-        Ok(())
-    }
-
-    fn read_crypto_pointer(&mut self, data: &[u8]) -> Result<()> {
-        if self.crypt_method != crypt_method::LUKS {
-            let text = "CRYPTO header extension only expected with LUKS encryption method";
-            return Err(Error::invalid(text));
-        }
-        if data.len() != 16 {
-            let text = format!("CRYPTO header extension size {}, but expected size 16", data.len());
-            return Err(Error::invalid(text));
-        }
-        let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
-        let pointer = CryptoPointer { offset: word(0), len: word(8) };
-        let cluster = self.geometry().cluster_size();
-        if !pointer.offset.is_multiple_of(cluster) {
-            let text =
-                format!("Encryption header offset '{}' is not a multiple of cluster size '{cluster}'", pointer.offset);
-            return Err(Error::invalid(text));
-        }
-        self.crypto = Some(pointer);
-        Ok(())
-    }
-
     fn read_backing_name(&mut self, first: &[u8], offset: u64, len: u64) -> Result<()> {
         if offset == 0 {
             return Ok(());
@@ -500,32 +425,6 @@ impl Header {
         }
         Ok(out)
     }
-
-    fn put_extensions(&self, out: &mut Vec<u8>) {
-        if let Some(format) = &self.backing_format {
-            put_extension(out, EXT_BACKING_FORMAT, format);
-        }
-        if let Some(name) = self.data_file.as_ref().filter(|_| self.has_data_file()) {
-            put_extension(out, EXT_DATA_FILE, name);
-        }
-        if let Some(pointer) = self.crypto {
-            let data = [pointer.offset.to_be_bytes(), pointer.len.to_be_bytes()].concat();
-            put_extension(out, EXT_CRYPTO, &data);
-        }
-        // Small clusters have no room to spare for names; the reference draws the line here.
-        if self.version >= 3 && self.cluster_bits > 12 {
-            put_extension(out, EXT_FEATURE_NAMES, &feature_names());
-        }
-        if let Some(bitmaps) = self.bitmaps {
-            let count = u64::from(bitmaps.count) << 32;
-            let data = [count, bitmaps.directory_size, bitmaps.directory_offset].map(u64::to_be_bytes).concat();
-            put_extension(out, EXT_BITMAPS, &data);
-        }
-        for (magic, data) in &self.unknown_extensions {
-            put_extension(out, *magic, data);
-        }
-        put_extension(out, EXT_END, &[]);
-    }
 }
 
 /// Checks offset and size of a table that the header points to.
@@ -537,74 +436,6 @@ pub fn check_table(geometry: Geometry, what: &str, offset: u64, bytes: u64, max:
         return Err(Error::invalid(format!("{what} offset invalid")));
     }
     Ok(())
-}
-
-fn c_string(data: &[u8]) -> Vec<u8> {
-    data.split(|&byte| byte == 0).next().unwrap_or(&[]).to_vec()
-}
-
-fn put_extension(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
-    out.extend_from_slice(&magic.to_be_bytes());
-    out.extend_from_slice(&(data.len() as u32).to_be_bytes());
-    out.extend_from_slice(data);
-    out.resize(out.len().next_multiple_of(8), 0);
-}
-
-/// Kind (0 incompatible, 1 compatible, 2 autoclear), bit number and name of every feature.
-const FEATURES: [(u8, u8, &str); 8] = [
-    (0, 0, "dirty bit"),
-    (0, 1, "corrupt bit"),
-    (0, 2, "external data file"),
-    (0, 3, "compression type"),
-    (0, 4, "extended L2 entries"),
-    (1, 0, "lazy refcounts"),
-    (2, 0, "bitmaps"),
-    (2, 1, "raw external data"),
-];
-
-const FEATURE_LEN: usize = 48;
-
-fn feature_names() -> Vec<u8> {
-    let mut data = vec![0; FEATURES.len() * FEATURE_LEN];
-    for (record, (kind, bit, name)) in data.chunks_exact_mut(FEATURE_LEN).zip(FEATURES) {
-        record[..2].copy_from_slice(&[kind, bit]);
-        record[2..2 + name.len()].copy_from_slice(name.as_bytes());
-    }
-    data
-}
-
-/// Names for unknown incompatible bits out of the image's own feature name table, the rest as a bit mask.
-fn unknown_feature_names(unknown: u64, extensions: &[u8]) -> String {
-    let mut names = Vec::new();
-    let mut left = unknown;
-    for record in find_extension(extensions, EXT_FEATURE_NAMES).unwrap_or(&[]).chunks_exact(FEATURE_LEN) {
-        let (kind, bit) = (record[0], record[1]);
-        if kind == 0 && bit < 64 && left & (1 << bit) != 0 {
-            names.push(crate::text::from_bytes(&c_string(&record[2..])));
-            left &= !(1 << bit);
-        }
-    }
-    if left != 0 {
-        names.push(format!("Unknown incompatible feature: {left:x}"));
-    }
-    names.join(", ")
-}
-
-fn find_extension(area: &[u8], wanted: u32) -> Option<&[u8]> {
-    let mut rest = area;
-    loop {
-        let (head, body) = rest.split_at_checked(8)?;
-        let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
-        let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
-        if magic == EXT_END {
-            return None;
-        }
-        let data = body.get(..len)?;
-        if magic == wanted {
-            return Some(data);
-        }
-        rest = body.get(len.next_multiple_of(8)..)?;
-    }
 }
 
 #[cfg(test)]

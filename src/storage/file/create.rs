@@ -18,6 +18,8 @@ pub enum Preallocation {
     /// None: the file is one hole.
     #[default]
     Off,
+    /// As other formats have it: there is no such thing for a plain file.
+    Metadata,
     /// Reserved, not written.
     Falloc,
     /// Written with zeros.
@@ -54,6 +56,7 @@ impl Preallocation {
     pub fn name(self) -> &'static str {
         match self {
             Preallocation::Off => "off",
+            Preallocation::Metadata => "metadata",
             Preallocation::Falloc => "falloc",
             Preallocation::Full => "full",
         }
@@ -63,10 +66,9 @@ impl Preallocation {
     pub fn parse(value: &str) -> Result<Preallocation> {
         match value {
             "off" => Ok(Preallocation::Off),
+            "metadata" => Ok(Preallocation::Metadata),
             "falloc" => Ok(Preallocation::Falloc),
             "full" => Ok(Preallocation::Full),
-            // The name of a mode that other formats have.
-            "metadata" => Err(Error::invalid(format!("Unsupported preallocation mode: {value}"))),
             _ => Err(Error::invalid(format!("invalid parameter value: {value}"))),
         }
     }
@@ -80,6 +82,8 @@ pub struct Creation {
     pub storage: FileStorage,
     /// Removes it again unless it is told that all went well.
     pub guard: UnfinishedFile,
+    /// What was asked for and is not so, although the file is as good without.
+    pub warning: Option<String>,
 }
 
 impl FileStorage {
@@ -93,7 +97,11 @@ impl FileStorage {
         let path = PathBuf::from(to_os(name));
         if guard.before == Before::Device {
             let storage = Self::create_on_device(name, new)?;
-            return Ok(Creation { storage, guard });
+            return Ok(Creation { storage, guard, warning: None });
+        }
+        if new.preallocation == Preallocation::Metadata {
+            // Said before an existing file is emptied.
+            return Err(Error::unsupported("Unsupported preallocation mode: metadata"));
         }
         let hint = u32::try_from(new.extent_size_hint.unwrap_or(EXTENT_SIZE_HINT))
             .map_err(|_| Error::invalid("Extent size hint is too large"))?;
@@ -117,16 +125,16 @@ impl FileStorage {
             // Whether it worked is not our caller's business: the file is just as good without.
             let _ = sys::fs::set_nocow(storage.file.as_fd());
         }
-        storage.hint_extent_size(hint, new.extent_size_hint.is_some())?;
+        let warning = storage.hint_extent_size(hint, new.extent_size_hint.is_some());
         storage.take_space(new)?;
-        Ok(Creation { storage, guard })
+        Ok(Creation { storage, guard, warning })
     }
 
     /// As [`FileStorage::create`], where the name says by which protocol.
     pub fn create_by(protocol: Protocol, name: &str, new: &NewFile) -> Result<Creation> {
         let guard = UnfinishedFile::before(name);
         match protocol {
-            Protocol::HostDevice => Ok(Creation { storage: Self::create_on_device(name, new)?, guard }),
+            Protocol::HostDevice => Ok(Creation { storage: Self::create_on_device(name, new)?, guard, warning: None }),
             Protocol::File if guard.before == Before::Device => {
                 Err(Error::os(libc::EINVAL).context("Could not resize file"))
             }
@@ -134,15 +142,13 @@ impl FileStorage {
         }
     }
 
-    /// Says in what units space shall be allocated. Only a hint that was asked for must be a valid one.
-    fn hint_extent_size(&self, hint: u32, asked_for: bool) -> Result<()> {
+    /// Says in what units space shall be allocated. A warning where a hint that was asked for cannot be had.
+    fn hint_extent_size(&self, hint: u32, asked_for: bool) -> Option<String> {
         if hint == 0 {
-            return Ok(());
+            return None;
         }
-        match sys::fs::set_extent_size_hint(self.file.as_fd(), hint) {
-            Err(error) if asked_for => Err(error.context("Failed to set extent size hint")),
-            _ => Ok(()),
-        }
+        let error = sys::fs::set_extent_size_hint(self.file.as_fd(), hint).err().filter(|_| asked_for)?;
+        Some(error.context("Failed to set extent size hint").to_string())
     }
 
     /// Gives an empty file its length.
@@ -159,7 +165,7 @@ impl FileStorage {
                     return Ok(());
                 }
             }
-            Preallocation::Full => {}
+            Preallocation::Full | Preallocation::Metadata => {}
         }
         self.zero_write(0, new.size)
             .context(|| "Could not write zeros for preallocation")

@@ -213,6 +213,8 @@ fn space_is_allocated_in_larger_units_where_that_can_be_asked_for() {
     assert_eq!(hint(None).unwrap(), Some(MIB));
     assert_eq!(hint(Some(0)).unwrap(), None);
     assert_eq!(hint(Some(8192)).unwrap(), Some(8192));
-    assert_eq!(hint(Some(1000)).unwrap_err().to_string(), "Failed to set extent size hint: Invalid argument");
+    let new = NewFile { extent_size_hint: Some(1000), ..NewFile::default() };
+    let warning = FileStorage::create(name, &new).unwrap().warning;
+    assert_eq!(warning.as_deref(), Some("Failed to set extent size hint: Invalid argument"));
     assert_eq!(hint(Some(1 << 33)).unwrap_err().to_string(), "Extent size hint is too large");
 }

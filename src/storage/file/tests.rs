@@ -289,7 +289,7 @@ fn creates_with_the_mode_and_size_of_the_reference() {
     let dir = dir();
     let path = dir.path().join("new");
     let new = NewFile { size: 3 * MIB, ..NewFile::default() };
-    let Creation { storage, guard } = FileStorage::create(name(&path), &new).unwrap();
+    let Creation { storage, guard, .. } = FileStorage::create(name(&path), &new).unwrap();
     let info = std::fs::metadata(&path).unwrap();
     assert_eq!((info.len(), info.blocks()), (3 * MIB, 0));
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
