@@ -69,11 +69,8 @@ pub fn copy_all(source: &dyn Layer, target: &dyn Layer, skip_broken: bool, mut w
     }
     // The reference starts with the last one, which shows in what it complains about.
     let present = to.list();
-    if let Some(twin) = sound.iter().rfind(|bitmap| present.iter().any(|other| other.name == bitmap.name)) {
-        let error = Error::invalid(format!("Bitmap already exists: {}", twin.name));
-        return Err(error.context(format!("Failed to create bitmap {}", twin.name)));
-    }
-    if let Some(last) = sound.last().filter(|_| source.size() != target.size()) {
+    let is_there = |bitmap: &&BitmapInfo| present.iter().any(|other| other.name == bitmap.name);
+    if let Some(last) = sound.last().filter(|last| source.size() != target.size() && !is_there(last)) {
         return Err(Error::invalid(format!(
             "Failed to populate bitmap {}: Bitmaps are of different sizes (destination size is {}, source size is {}) \
              and can't be merged",
@@ -81,6 +78,10 @@ pub fn copy_all(source: &dyn Layer, target: &dyn Layer, skip_broken: bool, mut w
             target.size(),
             source.size()
         )));
+    }
+    if let Some(twin) = sound.iter().rfind(is_there) {
+        let error = Error::invalid(format!("Bitmap already exists: {}", twin.name));
+        return Err(error.context(format!("Failed to create bitmap {}", twin.name)));
     }
     for bitmap in &sound {
         let bits = from.read(&bitmap.name).context(|| format!("Failed to populate bitmap {}", bitmap.name))?;
