@@ -2,7 +2,7 @@
 //! snapshot's tables are used as they are, and their flags are renewed when it is applied.
 
 use super::Checker;
-use super::walk::{EntryKind, OFFSET, TableReader, neighbours};
+use super::walk::{EntryKind, OFFSET, TableReader, neighbours, plain_run};
 use crate::error::Result;
 use crate::format::qcow2::geometry::HostOffset;
 use crate::format::qcow2::header::L1_BYTES_MAX;
@@ -74,8 +74,24 @@ impl Checker<'_> {
         let geometry = self.geometry;
         let step = geometry.l2_entry_size() as usize;
         let mut fixed = 0;
-        for entry in bytes.chunks_exact_mut(step) {
+        // Entries of a run whose flags are right.
+        let mut right = 0;
+        for index in 0..bytes.len() / step {
+            if right > 0 {
+                right -= 1;
+                continue;
+            }
+            let entry = &bytes[index * step..][..step];
             let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
+            let plain = raw & COPIED != 0 && raw & !(COPIED | OFFSET) == 0 && step == 8 && !geometry.external_data;
+            if plain && geometry.in_cluster(raw & OFFSET) == 0 {
+                let run = plain_run(bytes, index, geometry.cluster_size());
+                right = self.disk.ones((raw & OFFSET) >> geometry.cluster_bits, run);
+                if right > 0 {
+                    right -= 1;
+                    continue;
+                }
+            }
             if !matches!(EntryKind::of(raw, geometry), EntryKind::Normal | EntryKind::ZeroPlaced) {
                 continue;
             }
@@ -94,7 +110,7 @@ impl Checker<'_> {
             if (count == 1) != (raw & COPIED != 0) {
                 let what = format!("OFLAG_COPIED data cluster: l2_entry={raw:x} refcount={count}");
                 if self.flag(&what, repair) {
-                    entry[..8].copy_from_slice(&with_copied(raw, count == 1).to_be_bytes());
+                    bytes[index * step..][..8].copy_from_slice(&with_copied(raw, count == 1).to_be_bytes());
                     fixed += 1;
                 }
             }

@@ -39,6 +39,23 @@ impl Counts {
         *large
     }
 
+    /// Adds one reference to each of some clusters of one piece, if all counts stay small and at most `max`. Says whether
+    /// that was done.
+    pub fn add_all(&mut self, cluster: u64, len: u64, max: u64) -> bool {
+        let (number, at) = (cluster / PIECE, (cluster % PIECE) as usize);
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => self.find_or_insert(number),
+        };
+        let limit = u8::try_from(max).unwrap_or(LARGE).min(LARGE - 1);
+        let counts = &mut self.pieces[place][at..at + len as usize];
+        let small = counts.iter().all(|count| *count < limit);
+        if small {
+            counts.iter_mut().for_each(|count| *count += 1);
+        }
+        small
+    }
+
     /// Takes back one [`Counts::add`].
     pub fn undo(&mut self, cluster: u64) {
         let place = self.find_or_insert(cluster / PIECE);

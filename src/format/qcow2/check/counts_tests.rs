@@ -27,6 +27,12 @@ fn counts_of_all_sizes() {
     for (cluster, .., wanted) in cases {
         assert_eq!(counts.get(*cluster), *wanted, "cluster {cluster}");
     }
+    for (first, len, max, done) in [(20, 10, 1, true), (20, 10, 1, false), (20, 10, 2, true), (7, 3, 65535, false)] {
+        let before: Vec<_> = (first..first + len).map(|cluster| counts.get(cluster)).collect();
+        assert_eq!(counts.add_all(first, len, max), done, "{first} {len} {max}");
+        let after = (first..first + len).map(|cluster| counts.get(cluster));
+        assert!(after.eq(before.into_iter().map(|count| count + u64::from(done))), "{first} {len} {max}");
+    }
     assert_eq!(counts.numbers(), [0, 1, (1 << 40) / PIECE]);
     assert_eq!(counts.get(3 * PIECE), 0, "nothing is counted there");
     assert!(counts.piece(3).is_none(), "and nothing was made for it");

@@ -89,6 +89,20 @@ impl DiskCounts {
         Ok(self.load(index)?.map(|block| &*block.data))
     }
 
+    /// How many of `max` clusters from this one on have a refcount of 1, as far as that is quickly told.
+    pub fn ones(&mut self, cluster: u64, max: u64) -> u64 {
+        let bits = self.geometry.refcount_block_bits();
+        let at = cluster & (self.geometry.refcount_block_entries() - 1);
+        let end = (at + max).min(1 << bits);
+        match (self.geometry.refcount_order, self.block(cluster >> bits)) {
+            (4, Ok(Some(block))) => {
+                let counts = block[at as usize * 2..end as usize * 2].chunks_exact(2);
+                counts.take_while(|count| **count == [0, 1]).count() as u64
+            }
+            _ => 0,
+        }
+    }
+
     /// Sets the refcount of a cluster whose block exists; it is written by [`DiskCounts::write`] at the latest.
     pub fn set(&mut self, cluster: u64, value: u64) -> Result<(), Unknown> {
         let bits = self.geometry.refcount_block_bits();

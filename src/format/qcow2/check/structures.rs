@@ -1,7 +1,7 @@
 //! Counting everything that uses clusters.
 
 use super::Checker;
-use super::counts::Counts;
+use super::counts::{Counts, PIECE as PIECE_CLUSTERS};
 use super::trust::Doubt;
 use crate::error::{Error, Result};
 use crate::format::qcow2::geometry::HostOffset;
@@ -63,8 +63,18 @@ impl Checker<'_> {
         }
         let run = Run::of_bytes(self.geometry, HostOffset(offset), len);
         self.clusters = self.clusters.max(run.end());
-        for number in run.first..run.end() {
-            self.count_cluster(number);
+        self.count_run(run.first, run.clusters);
+    }
+
+    /// Counts one use of each of some clusters that may be used.
+    pub(super) fn count_run(&mut self, first: u64, clusters: u64) {
+        let (mut at, end, max) = (first, first + clusters, self.geometry.refcount_max());
+        while at < end {
+            let len = (PIECE_CLUSTERS - at % PIECE_CLUSTERS).min(end - at);
+            if !self.counts.add_all(at, len, max) {
+                (at..at + len).for_each(|number| self.count_cluster(number));
+            }
+            at += len;
         }
     }
 

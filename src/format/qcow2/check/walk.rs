@@ -86,6 +86,17 @@ pub(super) fn neighbours(l1: &[u64], index: usize, cluster: u64, max: u64) -> u6
     rest.zip(1..).take_while(|(entry, number)| **entry & OFFSET == offset + number * cluster).count() as u64
 }
 
+/// How many entries of a table of short entries, from `index` on, hold the same flags and one place behind the other; at
+/// least 1.
+pub(super) fn plain_run(bytes: &[u8], index: usize, cluster: u64) -> u64 {
+    let mut words =
+        bytes[index * 8..].chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().expect("8 bytes")));
+    let first = words.next().unwrap_or(0);
+    // No carry goes into the flags.
+    let max = (OFFSET - (first & OFFSET)) / cluster;
+    1 + words.zip(1..=max).take_while(|(word, number)| *word == first + number * cluster).count() as u64
+}
+
 impl Checker<'_> {
     /// Reads an L1 table; what lies behind the end of the file reads as zeros.
     pub(super) fn read_l1(&mut self, offset: u64, entries: u32) -> Result<Vec<u64>> {
@@ -154,7 +165,13 @@ impl Checker<'_> {
         let inside = self.file_len.saturating_sub(cluster - 1);
         let mut next = None;
         let mut changed = false;
+        // Entries of a run that has been counted as a whole.
+        let mut counted = 0;
         for (index, entry) in bytes.chunks_exact(step).enumerate() {
+            if counted > 0 {
+                counted -= 1;
+                continue;
+            }
             let raw = word(entry);
             let bitmap = if geometry.extended_l2 { word(&entry[8..]) } else { 0 };
             if raw == 0 && bitmap == 0 {
@@ -163,8 +180,11 @@ impl Checker<'_> {
             let offset = raw & OFFSET;
             let plain = raw & !(COPIED | OFFSET) == 0 && bitmap == 0 && offset != 0 && !geometry.external_data;
             if plain && offset < inside && geometry.in_cluster(offset) == 0 {
-                self.note_place(active, offset, &mut next);
-                self.count_cluster(offset >> geometry.cluster_bits);
+                let inside = (inside - offset).div_ceil(cluster);
+                let run = if step == 8 { plain_run(bytes, index, cluster).min(inside) } else { 1 };
+                self.note_places(active, offset, run, &mut next);
+                self.count_run(offset >> geometry.cluster_bits, run);
+                counted = run - 1;
                 continue;
             }
             changed |= self.count_entry(table, index, (raw, bitmap), active, &mut next)?;
@@ -172,14 +192,15 @@ impl Checker<'_> {
         Ok(changed)
     }
 
-    /// Notes that a guest cluster has a place of its own, and whether it follows its predecessor.
-    fn note_place(&mut self, active: bool, offset: u64, next: &mut Option<u64>) {
+    /// Notes that guest clusters have places of their own, one behind the other, and whether the first one follows its
+    /// predecessor.
+    fn note_places(&mut self, active: bool, offset: u64, clusters: u64, next: &mut Option<u64>) {
         if active {
-            self.fragmentation.allocated += 1;
+            self.fragmentation.allocated += clusters;
             if next.is_some_and(|next| next != offset) {
                 self.fragmentation.fragmented += 1;
             }
-            *next = Some(offset + self.geometry.cluster_size());
+            *next = Some(offset + clusters * self.geometry.cluster_size());
         }
     }
 
@@ -278,7 +299,7 @@ impl Checker<'_> {
                 }
             }
         }
-        self.note_place(active, offset, next);
+        self.note_places(active, offset, 1, next);
         if !self.geometry.external_data {
             self.count(offset, self.geometry.cluster_size());
         }
