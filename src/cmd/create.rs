@@ -106,7 +106,7 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
         print(&format!("Formatting '{}', fmt={}{list}\n", request.filename, format.name))?;
     }
     options.0.retain(|(name, _)| name != "size");
-    let make = CreateRequest { filename: request.filename, size, options: &options, context };
+    let make = CreateRequest { filename: request.filename, size, options: &options, context, durable: true };
     create(make).map_err(|error| explain_size(error, format, &known))
 }
 

@@ -142,7 +142,7 @@ fn copy_range(
     let size = align_up(len, SECTOR).unwrap_or(len);
     let guard = UnfinishedFiles::collect();
     let options = CreateOptions::default();
-    create(CreateRequest { filename: &filename, size, options: &options, context }).context(creating)?;
+    create(CreateRequest { filename: &filename, size, options: &options, context, durable: true }).context(creating)?;
     let target = open_chain(&ImageSpec::name(output, Some(name)), OpenFlags::WRITE, context)?;
 
     let [chain] = chains;

@@ -84,6 +84,9 @@ pub struct CreateRequest<'a> {
     pub options: &'a CreateOptions,
     /// Secrets and policy.
     pub context: &'a OpenContext,
+    /// Whether it must survive a power failure from the moment this returns. A target that is about to be filled without
+    /// regard to that (cache mode `unsafe`) gains nothing by waiting for the disk.
+    pub durable: bool,
 }
 
 /// Creation options: names and values in the order they were given, the last of equal names counts.

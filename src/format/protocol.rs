@@ -1,6 +1,6 @@
 //! Creation options of what lies below a format: the file system, or a device.
 
-use super::{CreateOptions, Format, OptionDesc, OptionType, raw};
+use super::{CreateRequest, Format, OptionDesc, OptionType, raw};
 use crate::error::{Error, Result};
 use crate::image::protocol_prefix;
 use crate::number::parse_size;
@@ -51,9 +51,16 @@ pub static NULL_AIO: Format = Format { name: "null-aio", ..NULL_CO };
 /// Something else with faults (`-f blkdebug`); there is nothing to be made.
 pub static BLKDEBUG: Format = Format { name: "blkdebug", ..NULL_CO };
 
-/// The file of `size` bytes that these creation options ask for. What `preallocation` means is the format's business.
-pub fn new_file(options: &CreateOptions, size: u64) -> Result<NewFile> {
+/// The file of `size` bytes that a request asks for. What `preallocation` means is the format's business.
+pub fn new_file(request: &CreateRequest<'_>, size: u64) -> Result<NewFile> {
+    let options = request.options;
     let hint = |text| parse_size(text).map_err(|_| Error::invalid("Parameter 'extent_size_hint' expects a size"));
     let extent_size_hint = options.get("extent_size_hint").map(hint).transpose()?;
-    Ok(NewFile { size, nocow: options.get("nocow") == Some("on"), extent_size_hint, ..NewFile::default() })
+    Ok(NewFile {
+        size,
+        nocow: options.get("nocow") == Some("on"),
+        extent_size_hint,
+        unsafe_cache: !request.durable,
+        ..NewFile::default()
+    })
 }

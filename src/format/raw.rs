@@ -107,7 +107,7 @@ impl Part {
 fn create(request: CreateRequest<'_>) -> Result<()> {
     let preallocation = request.options.get("preallocation").map_or(Ok(Preallocation::Off), Preallocation::parse)?;
     let size = align_up(request.size, SECTOR).unwrap_or(request.size);
-    let new = protocol::new_file(request.options, size)?;
+    let new = protocol::new_file(&request, size)?;
     let (_, guard) =
         create_storage(request.filename, &NewFile { preallocation, role: FileRole::Raw, ..new }, request.context)?;
     guard.keep();

@@ -26,7 +26,8 @@ impl Files {
         options.set("backing_fmt", backing_format);
         let filename = self.path(name);
         let context = OpenContext::default();
-        let request = CreateRequest { filename: &filename, size: 1 << 20, options: &options, context: &context };
+        let request =
+            CreateRequest { filename: &filename, size: 1 << 20, options: &options, context: &context, durable: true };
         format::find("qcow2").unwrap().create.unwrap()(request).unwrap();
         filename
     }

@@ -25,6 +25,11 @@ use direct::Direct;
 pub use create::{Creation, DEVICE_NOT_OPENED, NewFile, Preallocation};
 pub use unfinished::{UnfinishedFile, UnfinishedFiles, remove_unfinished};
 
+/// How much one system call writes, in bytes. The page cache takes memory in pieces as large as the call, and pieces of
+/// 2 MiB are those that virtual machines hand back to their hosts while they are free: getting them again costs more
+/// than the copy (docs/performance.md).
+const WRITE_MAX: usize = 1 << 20;
+
 /// Which kind of file a name must lead to, and what `info` calls it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
@@ -149,7 +154,8 @@ impl FileStorage {
     fn write_all(&self, buf: &[u8], offset: u64) -> Result<()> {
         let mut done = 0;
         while done < buf.len() {
-            match self.file.write_at(&buf[done..], offset + done as u64) {
+            let part = &buf[done..buf.len().min(done + WRITE_MAX)];
+            match self.file.write_at(part, offset + done as u64) {
                 // Only devices do that, at their end.
                 Ok(0) => return Err(Error::os(libc::ENOSPC)),
                 Ok(count) => done += count,

@@ -143,8 +143,9 @@ impl NewTarget {
             return Err(refuse_compressed(chains, cluster));
         }
         let guard = UnfinishedFiles::collect();
-        create(CreateRequest { filename: &self.filename, size: self.size, options: &self.options, context })
-            .context(converting)?;
+        let (filename, options) = (&self.filename, &self.options);
+        let durable = !flags.cache.no_flush;
+        create(CreateRequest { filename, size: self.size, options, context, durable }).context(converting)?;
         let spec = self.spec(name)?;
         let chain = open_chain(&spec, flags, context)?;
         Ok(Target { chain, spec, guard })

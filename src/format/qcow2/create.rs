@@ -23,7 +23,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
     let image = options::check(request.options, request.size, &request.context.secrets)?;
     check_size(&image.header)?;
     // What is said about preallocation is about the image, not about the file.
-    let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(request.options, 0)? };
+    let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(&request, 0)? };
     let (file, guard) =
         create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common }, request.context)?;
     if file.limits().fixed_len && file.is_empty()? {

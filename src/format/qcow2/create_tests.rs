@@ -35,7 +35,8 @@ fn options(list: &str) -> CreateOptions {
 
 fn ours(filename: &str, list: &str, size: u64) -> Result<()> {
     for _ in 0..50 {
-        let result = create(CreateRequest { filename, size, options: &options(list), context: &context() });
+        let result =
+            create(CreateRequest { filename, size, options: &options(list), context: &context(), durable: true });
         if !matches!(&result, Err(error) if matches!(error.kind(), crate::error::Kind::Locked(_))) {
             return result;
         }

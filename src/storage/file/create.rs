@@ -41,6 +41,8 @@ pub struct NewFile {
     pub extent_size_hint: Option<u64>,
     /// What the file will be used for, which decides who else may use it meanwhile.
     pub role: FileRole,
+    /// Flushes are left out: nobody relies on the file before it has been written in full.
+    pub unsafe_cache: bool,
 }
 
 /// The circumstance of an error while opening a device that shall become an image.
@@ -50,6 +52,12 @@ pub const DEVICE_NOT_OPENED: &str = "Protocol driver 'host_device' does not supp
 
 /// See [`NewFile::extent_size_hint`].
 const EXTENT_SIZE_HINT: u64 = 1 << 20;
+
+impl NewFile {
+    fn cache(&self) -> CacheMode {
+        CacheMode { no_flush: self.unsafe_cache, ..CacheMode::WRITEBACK }
+    }
+}
 
 impl Preallocation {
     /// The name in options.
@@ -113,7 +121,7 @@ impl FileStorage {
             // It may have appeared a moment ago; then it is somebody else's.
             guard.before = Before::File;
         }
-        let storage = Self::from_file(file, name, Kind::Regular, true, CacheMode::WRITEBACK);
+        let storage = Self::from_file(file, name, Kind::Regular, true, new.cache());
         storage.lock(Permissions::CREATE)?;
         if new.role != FileRole::Raw {
             // What will be needed in a moment is asked for before anything is lost.
@@ -186,7 +194,7 @@ impl FileStorage {
         }
         let mode = OpenMode { write: true, protocol: Protocol::HostDevice };
         let open = || -> Result<FileStorage> {
-            let storage = Self::open(name, mode, CacheMode::WRITEBACK)?;
+            let storage = Self::open(name, mode, new.cache())?;
             storage.lock(Permissions::DEVICE)?;
             Ok(storage)
         };
