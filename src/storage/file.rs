@@ -1,5 +1,6 @@
 //! Files and block devices.
 
+mod behind;
 mod create;
 #[cfg(test)]
 mod device_tests;
@@ -20,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{CacheMode, Limits, Permissions, RangeKind, Storage, ZeroMode};
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use behind::Behind;
 use direct::Direct;
 
 pub use create::{Creation, DEVICE_NOT_OPENED, NewFile, Preallocation};
@@ -87,6 +89,8 @@ pub struct FileStorage {
     opaque: AtomicBool,
     /// Where data was last found, kept only while nobody here can write.
     last_data: Mutex<std::ops::Range<u64>>,
+    /// What was written and is still only in memory.
+    behind: Mutex<Behind>,
 }
 
 impl FileStorage {
@@ -166,6 +170,32 @@ impl FileStorage {
         Ok(())
     }
 
+    /// See [`behind`].
+    fn write_behind(&self, offset: u64, len: u64) -> Result<()> {
+        let work = self
+            .behind
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wrote(offset..offset + len, sys::memory::available);
+        let fd = self.file.as_fd();
+        for (range, wait) in
+            work.start.iter().map(|range| (range, false)).chain(work.finish.iter().map(|range| (range, true)))
+        {
+            let len = range.end - range.start;
+            sys::advise::write_out(fd, range.start, len, wait).inspect_err(|error| self.remember(error.errno()))?;
+            if wait {
+                sys::advise::drop_cache(fd, range.start, len);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all later flushes fail with this error. The kernel reports a failed write-back once and then forgets the
+    /// pages it could not write: a second flush that succeeds would be a lie.
+    fn remember(&self, errno: i32) {
+        self.flush_error.store(errno, Ordering::Relaxed);
+    }
+
     /// What is written must be stable before a request ends, and the system does not see to that by itself (it does for
     /// plain writes, through `O_DSYNC`).
     fn settle(&self) -> Result<()> {
@@ -212,7 +242,10 @@ impl Storage for FileStorage {
         check_range(offset, buf.len() as u64)?;
         match &self.direct {
             Some(direct) => direct.write(self, buf, offset),
-            None => self.write_all(buf, offset),
+            None => {
+                self.write_all(buf, offset)?;
+                self.write_behind(offset, buf.len() as u64)
+            }
         }
     }
 
@@ -256,8 +289,6 @@ impl Storage for FileStorage {
         if self.cache.no_flush || !self.write {
             return Ok(());
         }
-        // The kernel reports a failed write-back once and then forgets the pages it could not write: a second flush
-        // that succeeds would be a lie.
         match self.flush_error.load(Ordering::Relaxed) {
             0 => {}
             errno => return Err(Error::os(errno)),
@@ -271,7 +302,7 @@ impl Storage for FileStorage {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.flush_error.store(error.raw_os_error().unwrap_or(libc::EIO), Ordering::Relaxed);
+                    self.remember(error.raw_os_error().unwrap_or(libc::EIO));
                     return Err(error.into());
                 }
             }

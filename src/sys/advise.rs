@@ -1,4 +1,4 @@
-//! Telling the page cache what will be read, and what is not needed any more.
+//! Telling the page cache what is to be written now, and what is not needed any more.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -11,18 +11,6 @@ fn advise(fd: BorrowedFd<'_>, offset: u64, len: u64, advice: PosixFadviseAdvice)
     if let (Ok(offset), Ok(len)) = (super::off(offset), super::off(len)) {
         // A file or device that does not take advice loses nothing.
         let _ = posix_fadvise(fd, offset, len, advice);
-    }
-}
-
-/// The whole file will be read from front to back.
-pub fn sequential(fd: BorrowedFd<'_>) {
-    advise(fd, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-}
-
-/// This range will be read soon: start reading it now, without waiting.
-pub fn will_need(fd: BorrowedFd<'_>, offset: u64, len: u64) {
-    if len > 0 {
-        advise(fd, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod device;
 pub mod fs;
 pub mod lock;
+pub mod memory;
 pub mod signal;
 pub mod space;
 #[cfg(test)]

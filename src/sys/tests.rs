@@ -111,8 +111,6 @@ fn space_is_reserved_given_back_and_found() {
 fn advice_never_hurts() {
     let dir = tempfile::tempdir().unwrap();
     let file = create(dir.path(), "a", 100_000);
-    super::advise::sequential(file.as_fd());
-    super::advise::will_need(file.as_fd(), 0, 1 << 62);
     super::advise::write_out(file.as_fd(), 0, 100_000, true).unwrap();
     super::advise::write_out(file.as_fd(), 0, 0, false).unwrap();
     super::advise::drop_cache(file.as_fd(), 0, 100_000);

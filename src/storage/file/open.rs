@@ -101,6 +101,7 @@ impl FileStorage {
             flush_error: AtomicI32::new(0),
             opaque: AtomicBool::new(kind != Kind::Regular),
             last_data: Mutex::new(0..0),
+            behind: Mutex::default(),
         }
     }
 }
