@@ -85,7 +85,7 @@ fn run(args: &Args) -> Result<i32> {
 /// Checks in the reference's order, says what will be made, and makes it.
 fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let format = creator(request.format)?;
-    let Some(create) = format.create else { return Err(no_creation(format)) };
+    let create = format.creation()?;
     let file = plain_name(request.filename)?;
     let known = [format.create_options, protocol::options_for(&file)];
     let mut options = parse_create_options(request.options.unwrap_or(""), &known)?;
@@ -106,12 +106,8 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
         print(&format!("Formatting '{}', fmt={}{list}\n", request.filename, format.name))?;
     }
     options.0.retain(|(name, _)| name != "size");
-    let make = CreateRequest { filename: request.filename, size, options: &options, context, durable: true };
+    let make = CreateRequest { filename: request.filename, size, options: &options, context, no_flush: false };
     create(make).map_err(|error| explain_size(error, format, &known))
-}
-
-fn no_creation(format: &Format) -> Error {
-    Error::unsupported(format!("Format driver '{}' does not support image creation", format.name))
 }
 
 /// Puts `-b` and `-F` among the options.

@@ -134,15 +134,13 @@ fn copy_range(
     let creating = || format!("{output}: error while creating output image");
     let chains = [chain];
     overlap::check_new(&file, &chains).context(creating)?;
-    let Some(create) = format.create else {
-        let text = format!("Format driver '{}' does not support image creation", format.name);
-        return Err(Error::unsupported(text));
-    };
+    let create = format.creation()?;
     let len = end - start;
     let size = align_up(len, SECTOR).unwrap_or(len);
     let guard = UnfinishedFiles::collect();
     let options = CreateOptions::default();
-    create(CreateRequest { filename: &filename, size, options: &options, context, durable: true }).context(creating)?;
+    create(CreateRequest { filename: &filename, size, options: &options, context, no_flush: false })
+        .context(creating)?;
     let target = open_chain(&ImageSpec::name(output, Some(name)), OpenFlags::WRITE, context)?;
 
     let [chain] = chains;

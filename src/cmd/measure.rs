@@ -9,7 +9,7 @@ use crate::cli::common::{self, Output};
 use crate::cli::create_options::parse_create_options;
 use crate::cli::output::print;
 use crate::error::{Error, Result};
-use crate::format::{CreateOptions, Format, MeasureRequest, Measured, protocol};
+use crate::format::{CreateOptions, Format, MeasureRequest, Measured, no_creation, protocol};
 use crate::image::{Chain, OpenFlags, creator, open_chain};
 use crate::json;
 use crate::number::size_argument;
@@ -67,9 +67,7 @@ fn run(args: &Args) -> Result<i32> {
     let source = filename.map(|filename| open(args, filename)).transpose()?;
     let name = args.text("target-format").unwrap_or("raw");
     let format = creator(name).map_err(|error| foreign(args, name, error))?;
-    if format.create.is_none() {
-        return Err(no_creation(name));
-    }
+    format.creation()?;
     let options = options(args, format)?;
     // The parser has made it a plain number.
     let size = size.or_else(|| options.get("size")?.parse().ok()).unwrap_or(0);
@@ -96,10 +94,6 @@ fn foreign(args: &Args, name: &str, error: Error) -> Error {
 
 fn no_measurement(name: &str) -> Error {
     Error::unsupported(format!("Block driver '{name}' does not support size measurement"))
-}
-
-fn no_creation(name: &str) -> Error {
-    Error::unsupported(format!("Format driver '{name}' does not support image creation"))
 }
 
 fn open(args: &Args, filename: &str) -> Result<Chain> {

@@ -8,7 +8,7 @@ pub mod raw;
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Chain, Child, Layer, OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
@@ -84,10 +84,13 @@ pub struct CreateRequest<'a> {
     pub options: &'a CreateOptions,
     /// Secrets and policy.
     pub context: &'a OpenContext,
-    /// Whether it must survive a power failure from the moment this returns. A target that is about to be filled without
-    /// regard to that (cache mode `unsafe`) gains nothing by waiting for the disk.
-    pub durable: bool,
+    /// It is not flushed: a target that is about to be filled in a cache mode without flushes gains nothing by waiting for
+    /// the disk.
+    pub no_flush: bool,
 }
+
+/// Creates an image; removes what it made when it fails.
+pub type CreateFn = fn(CreateRequest<'_>) -> Result<()>;
 
 /// Creation options: names and values in the order they were given, the last of equal names counts.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +146,7 @@ pub struct Format {
     /// Opens an image.
     pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,
     /// Creates an image; removes what it made when it fails.
-    pub create: Option<fn(CreateRequest<'_>) -> Result<()>>,
+    pub create: Option<CreateFn>,
     /// Computes how large the file of a new image would be.
     pub measure: Option<fn(MeasureRequest<'_>) -> Result<Measured>>,
     /// Whether images of this format can have a backing file.
@@ -158,4 +161,16 @@ pub static FORMATS: &[&Format] = &[&qcow2::FORMAT, &raw::FORMAT];
 /// The format of that name.
 pub fn find(name: &str) -> Option<&'static Format> {
     FORMATS.iter().copied().find(|format| format.name == name)
+}
+
+impl Format {
+    /// How images of this format are created; an error where they are not.
+    pub fn creation(&self) -> Result<CreateFn> {
+        self.create.ok_or_else(|| no_creation(self.name))
+    }
+}
+
+/// The error where images of a format cannot be created.
+pub fn no_creation(name: &str) -> Error {
+    Error::unsupported(format!("Format driver '{name}' does not support image creation"))
 }

@@ -60,7 +60,7 @@ pub fn new_file(request: &CreateRequest<'_>, size: u64) -> Result<NewFile> {
         size,
         nocow: options.get("nocow") == Some("on"),
         extent_size_hint,
-        unsafe_cache: !request.durable,
+        no_flush: request.no_flush,
         ..NewFile::default()
     })
 }

@@ -12,7 +12,7 @@ fn outer(path: &str, cluster: &str) -> Nested {
     let context = OpenContext::default();
     let qcow2 = format::find("qcow2").expect("it is in the table");
     let create = qcow2.create.expect("it can be created");
-    create(CreateRequest { filename: path, size: SIZE, options: &options, context: &context, durable: true })
+    create(CreateRequest { filename: path, size: SIZE, options: &options, context: &context, no_flush: false })
         .expect("created");
     open(path)
 }

@@ -27,7 +27,7 @@ impl Files {
         let filename = self.path(name);
         let context = OpenContext::default();
         let request =
-            CreateRequest { filename: &filename, size: 1 << 20, options: &options, context: &context, durable: true };
+            CreateRequest { filename: &filename, size: 1 << 20, options: &options, context: &context, no_flush: false };
         format::find("qcow2").unwrap().create.unwrap()(request).unwrap();
         filename
     }

@@ -115,8 +115,8 @@ pub fn extent_size_hint(fd: BorrowedFd<'_>) -> Option<u32> {
     Some(attributes.extsize)
 }
 
-/// Asks the file system to allocate space for this (still empty) file in units of `bytes`. `false` where it has no such
-/// thing.
+/// Asks the file system to allocate space for this (still empty) file in units of `bytes`. An error where it has no
+/// such thing, or cannot have this unit.
 pub fn set_extent_size_hint(fd: BorrowedFd<'_>, bytes: u32) -> Result<()> {
     let mut attributes = FsXattr::default();
     // SAFETY: the descriptor is open and the request writes one `fsxattr`.

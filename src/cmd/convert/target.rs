@@ -131,12 +131,7 @@ impl NewTarget {
             overlap::check_backing(name, place, backing.as_ref())?;
         }
         drop(backing);
-        let Some(create) = self.format.create else {
-            return Err(Error::unsupported(format!(
-                "Format driver '{}' does not support image creation",
-                self.format.name
-            )));
-        };
+        let create = self.format.creation()?;
         if request.compress && data_file.is_some() {
             let cluster = self.options.get("cluster_size").and_then(|size| size.parse::<u64>().ok());
             let cluster = cluster.filter(|size| size.is_power_of_two()).unwrap_or(65536);
@@ -144,8 +139,8 @@ impl NewTarget {
         }
         let guard = UnfinishedFiles::collect();
         let (filename, options) = (&self.filename, &self.options);
-        let durable = !flags.cache.no_flush;
-        create(CreateRequest { filename, size: self.size, options, context, durable }).context(converting)?;
+        let no_flush = flags.cache.no_flush;
+        create(CreateRequest { filename, size: self.size, options, context, no_flush }).context(converting)?;
         let spec = self.spec(name)?;
         let chain = open_chain(&spec, flags, context)?;
         Ok(Target { chain, spec, guard })

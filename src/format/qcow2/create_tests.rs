@@ -36,7 +36,7 @@ fn options(list: &str) -> CreateOptions {
 fn ours(filename: &str, list: &str, size: u64) -> Result<()> {
     for _ in 0..50 {
         let result =
-            create(CreateRequest { filename, size, options: &options(list), context: &context(), durable: true });
+            create(CreateRequest { filename, size, options: &options(list), context: &context(), no_flush: false });
         if !matches!(&result, Err(error) if matches!(error.kind(), crate::error::Kind::Locked(_))) {
             return result;
         }

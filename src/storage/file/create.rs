@@ -42,7 +42,7 @@ pub struct NewFile {
     /// What the file will be used for, which decides who else may use it meanwhile.
     pub role: FileRole,
     /// Flushes are left out: nobody relies on the file before it has been written in full.
-    pub unsafe_cache: bool,
+    pub no_flush: bool,
 }
 
 /// The circumstance of an error while opening a device that shall become an image.
@@ -55,7 +55,7 @@ const EXTENT_SIZE_HINT: u64 = 1 << 20;
 
 impl NewFile {
     fn cache(&self) -> CacheMode {
-        CacheMode { no_flush: self.unsafe_cache, ..CacheMode::WRITEBACK }
+        CacheMode { no_flush: self.no_flush, ..CacheMode::WRITEBACK }
     }
 }
 

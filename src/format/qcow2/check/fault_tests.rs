@@ -132,6 +132,11 @@ fn each_case(mut body: impl FnMut(&Path, &str, &[u8], &[(String, Vec<u8>)], Repa
     }
 }
 
+/// How bad an image is now.
+fn verdict(storage: Arc<dyn Storage>) -> Result<(u64, u64)> {
+    check(storage, Repair::Nothing).map(|report| badness(&report))
+}
+
 /// Whether an interrupted repair left `storage` no worse than the image was before (`before`), and whether further repairs
 /// make it as good as an uninterrupted one (`wanted`).
 fn verify(
@@ -142,7 +147,7 @@ fn verify(
     wanted: Option<(u64, u64)>,
 ) -> Result<(), String> {
     let storage = Arc::clone(storage) as Arc<dyn Storage>;
-    let now = check(Arc::clone(&storage), Repair::Nothing).map(|report| badness(&report));
+    let now = verdict(Arc::clone(&storage));
     if let (Some(before), Ok(now)) = (before, &now)
         && now.0 > before.0
     {
@@ -156,7 +161,7 @@ fn verify(
         for _ in 0..2 {
             check(Arc::clone(&storage), repair).map_err(|error| format!("the next repair fails: {error}"))?;
         }
-        let after = check(Arc::clone(&storage), Repair::Nothing).map(|report| badness(&report)).ok();
+        let after = verdict(Arc::clone(&storage)).ok();
         let better = |after: (u64, u64), wanted: (u64, u64)| after.0 <= wanted.0 && (after.1 == 0 || wanted.1 > 0);
         if !after.zip(wanted).is_some_and(|(after, wanted)| better(after, wanted)) {
             return Err(format!("the next repair leaves {after:?}, not {wanted:?}"));
@@ -182,18 +187,17 @@ fn verify(
 #[test]
 fn a_crash_during_a_repair_loses_nothing() {
     each_case(|dir, name, damaged, holds, repair| {
-        let before = check(Arc::new(MemStorage::new(damaged.to_vec())), Repair::Nothing).ok();
-        let before = before.map(|report| badness(&report));
+        let before = verdict(Arc::new(MemStorage::new(damaged.to_vec()))).ok();
         let memory = Arc::new(MemStorage::new(damaged.to_vec()));
         let recorder = Arc::new(FaultStorage::new(Arc::clone(&memory) as _));
         let result = check(Arc::clone(&recorder) as _, repair);
         let events = recorder.events();
-        let wanted = result.ok().map(|_| badness(&check(Arc::clone(&memory) as _, Repair::Nothing).expect("it ends")));
+        let wanted = result.ok().map(|_| verdict(Arc::clone(&memory) as _).expect("it ends"));
         for at in 0..=events.len() {
             for seed in [0, 1, 77] {
                 let storage = Arc::new(after_crash(damaged, &events, at, seed).expect("in memory"));
-                let verdict = verify(&storage, holds, repair, before, wanted);
-                assert_eq!(verdict, Ok(()), "{name}, cut off after {at} of {}, seed {seed}", events.len());
+                let outcome = verify(&storage, holds, repair, before, wanted);
+                assert_eq!(outcome, Ok(()), "{name}, cut off after {at} of {}, seed {seed}", events.len());
             }
         }
         if wanted.is_some_and(|wanted| wanted == (0, 0)) {
@@ -206,19 +210,18 @@ fn a_crash_during_a_repair_loses_nothing() {
 #[test]
 fn a_failed_request_during_a_repair_loses_nothing() {
     each_case(|_, name, damaged, holds, repair| {
-        let before = check(Arc::new(MemStorage::new(damaged.to_vec())), Repair::Nothing).ok();
-        let before = before.map(|report| badness(&report));
+        let before = verdict(Arc::new(MemStorage::new(damaged.to_vec()))).ok();
         let memory = Arc::new(MemStorage::new(damaged.to_vec()));
         let result = check(Arc::clone(&memory) as _, repair);
-        let wanted = result.ok().map(|_| badness(&check(Arc::clone(&memory) as _, Repair::Nothing).expect("it ends")));
+        let wanted = result.ok().map(|_| verdict(Arc::clone(&memory) as _).expect("it ends"));
         for op in [Op::Read, Op::Write, Op::Flush, Op::Zero, Op::SetLen, Op::Extent] {
             for nth in 1..200 {
                 let memory = Arc::new(MemStorage::new(damaged.to_vec()));
                 let faulty = Arc::new(FaultStorage::new(Arc::clone(&memory) as _));
                 faulty.fail_from(op, nth, libc::EIO);
                 let _ = check(Arc::clone(&faulty) as _, repair);
-                let verdict = verify(&memory, holds, repair, before, wanted);
-                assert_eq!(verdict, Ok(()), "{name} with {op:?} {nth} failing");
+                let outcome = verify(&memory, holds, repair, before, wanted);
+                assert_eq!(outcome, Ok(()), "{name} with {op:?} {nth} failing");
                 if faulty.count(op) < nth {
                     break;
                 }
