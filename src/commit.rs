@@ -1,6 +1,6 @@
 //! Writing what the upper images of a chain have into the one below them.
 
-use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Source, TargetState};
+use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
 use crate::error::Result;
 use crate::image::Chain;
 
@@ -35,6 +35,7 @@ impl Commit<'_> {
             rate: self.rate,
         };
         copy::run(Job { source: &source, target: self.base, options, monitor: self.monitor })?;
+        self.monitor.phase(Phase::Flush);
         self.base.top().layer.flush()
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::copy::Monitor;
 use crate::copy::scan::is_zero;
+use crate::copy::{Monitor, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Chain, Status};
 use crate::storage::AlignedBuf;
@@ -75,6 +75,7 @@ impl Comparison<'_> {
     /// Compares with so many threads.
     pub fn run(&self, workers: usize) -> Result<Outcome, Failure> {
         let [short, long] = self.sizes();
+        self.monitor.phase(Phase::Compare);
         self.monitor.total(long);
         self.range(0, short, workers)?.map_or_else(
             || {

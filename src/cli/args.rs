@@ -10,7 +10,7 @@
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
-use clap::builder::{StringValueParser, TypedValueParser, ValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
@@ -62,6 +62,21 @@ pub fn action(id: &'static str, help: &'static str) -> Arg {
 /// An option with a value, called `name` in the help.
 pub fn value(id: &'static str, name: &'static str, help: &'static str) -> Arg {
     Arg::new(id).action(ArgAction::Append).allow_hyphen_values(true).value_name(name).help(help)
+}
+
+/// An option whose value may be left out, and is one of `values` (behind `=`) otherwise. [`Args::given`] tells whether it was
+/// given, [`Args::texts`] lists the values; one that was left out is empty.
+pub fn optional<const N: usize>(id: &'static str, help: &'static str, values: [&'static str; N]) -> Arg {
+    let none = PossibleValue::new("").hide(true);
+    Arg::new(id)
+        .action(ArgAction::Append)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("")
+        .value_name(values.join("|"))
+        .hide_possible_values(true)
+        .value_parser(PossibleValuesParser::new(values.map(PossibleValue::new).into_iter().chain([none])))
+        .help(help)
 }
 
 /// The option `--object`, whose secrets [`Args::secrets`] gives.
@@ -219,6 +234,11 @@ impl Args {
     /// How often a flag was given.
     pub fn count(&self, id: &str) -> u8 {
         self.matches.get_count(id)
+    }
+
+    /// As [`Args::flag`], of an option that the command need not have.
+    pub fn is_flag(&self, id: &str) -> bool {
+        self.matches.try_get_one::<u8>(id).ok().flatten().is_some_and(|count| *count > 0)
     }
 
     /// The value of an option; the last one, where it was given several times.

@@ -26,7 +26,7 @@ fn the_last_value_wins_and_all_are_kept() {
     assert_eq!(args.text("output-cache"), Some("unsafe"));
     assert_eq!(args.texts("options"), ["a=b", "c"]);
     assert_eq!(args.operands(), ["x", "y"]);
-    assert!(!args.flag("progress"));
+    assert!(!args.given("progress") && !args.flag("progress-short"));
     assert_eq!(args.text("rate"), None);
 }
 

@@ -2,12 +2,18 @@
 
 use clap::Arg;
 
-use super::args::{Args, flag, parsed, usage_error, value};
+use super::args::{Args, OWN, flag, optional, parsed, usage_error, value};
 use super::create_options::option_list;
 use super::image_opts::image_options;
 use super::output;
+use super::progress::{self, Descriptor, Form};
 use crate::error::{Error, Result};
 use crate::image::{ImageSpec, OpenContext};
+
+/// The IDs of the options about progress.
+const PROGRESS: &str = "progress";
+const PROGRESS_SHORT: &str = "progress-short";
+const PROGRESS_FD: &str = "progress-fd";
 
 /// How a result is printed (`--output`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +35,30 @@ pub fn quiet() -> Arg {
     flag("quiet", "Print no messages besides errors").short('q').long("quiet")
 }
 
-/// `-p`.
-pub fn progress() -> Arg {
-    flag("progress", "Show progress").short('p').long("progress")
+/// `-p`, `--progress`, and ours: `--progress=json` and `--progress-fd`. What they ask for is [`Args::progress`].
+pub fn progress() -> [Arg; 2] {
+    [progress_form(PROGRESS, "Show progress; with 'json', as JSON lines on stderr").short('p'), progress_fd()]
+}
+
+/// As [`progress`], for a command of which the reference knows no `--progress`: `-p` is an option of its own there, so that no
+/// prefix becomes ambiguous.
+pub fn progress_short() -> [Arg; 3] {
+    [
+        flag(PROGRESS_SHORT, "Show progress").short('p'),
+        progress_form(PROGRESS, "As -p; with 'json', as JSON lines on stderr").help_heading(OWN),
+        progress_fd(),
+    ]
+}
+
+fn progress_form(id: &'static str, help: &'static str) -> Arg {
+    optional(id, help, ["json"]).long("progress")
+}
+
+fn progress_fd() -> Arg {
+    value(PROGRESS_FD, "NUMBER", "Write progress as JSON lines to this open descriptor (implies --progress=json)")
+        .value_parser(parsed(progress::descriptor))
+        .long("progress-fd")
+        .help_heading(OWN)
 }
 
 /// `-o`, creation options.
@@ -95,6 +122,19 @@ impl Args {
     /// What [`output`] asks for.
     pub fn output(&self) -> Output {
         self.get::<Output>("output").copied().unwrap_or_default()
+    }
+
+    /// What progress is shown: none with `-q`.
+    pub fn progress(&self) -> Form {
+        if self.flag("quiet") {
+            return Form::None;
+        }
+        match self.get::<Descriptor>(PROGRESS_FD) {
+            Some(descriptor) => Form::Json(Some(descriptor.clone())),
+            None if self.texts(PROGRESS).contains(&"json") => Form::Json(None),
+            None if self.given(PROGRESS) || self.is_flag(PROGRESS_SHORT) => Form::Plain,
+            None => Form::None,
+        }
     }
 
     /// What opening images needs to know: the secrets, and where warnings go.

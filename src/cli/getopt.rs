@@ -85,6 +85,10 @@ fn long_option<'a>(
     let (arg, long) = find_long(command, &name, &text::from_bytes(word))?;
     if !takes_value(arg) {
         return match value {
+            Some(value) if allows_value(arg, &value) => {
+                options.push(format!("--{long}={value}"));
+                Ok(())
+            }
             Some(_) => Err(format!("option '--{long}' doesn't allow an argument")),
             None => {
                 options.push(format!("--{long}"));
@@ -172,8 +176,15 @@ fn is_negative(word: &OsString) -> bool {
     matches!(word.as_bytes(), [b'-', b'0'..=b'9', ..])
 }
 
+/// Whether a value must follow.
 fn takes_value(arg: &Arg) -> bool {
-    arg.get_action().takes_values() && arg.get_num_args() != Some(ValueRange::EMPTY)
+    arg.get_action().takes_values() && arg.get_num_args() != Some(ValueRange::EMPTY) && !arg.is_require_equals_set()
+}
+
+/// Whether an option that needs no value may have this one.
+fn allows_value(arg: &Arg, value: &str) -> bool {
+    arg.is_require_equals_set()
+        && arg.get_possible_values().iter().any(|known| !known.is_hide_set() && known.get_name() == value)
 }
 
 #[cfg(test)]

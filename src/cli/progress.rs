@@ -1,14 +1,45 @@
 //! How far long work is: for people on a terminal, for programs on a pipe, and for whoever sends SIGUSR1.
 
+mod json;
+
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::remove_unfinished;
-use crate::sys::signal;
+use crate::sys::{descriptor, signal};
+use json::{Count, JsonLines};
+
+pub use json::Ending;
+
+/// What progress shall be shown.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// None.
+    None,
+    /// What `-p` shows, on standard output.
+    Plain,
+    /// JSON lines on this descriptor, or on standard error.
+    Json(Option<Descriptor>),
+}
+
+/// An open descriptor to write to.
+#[derive(Clone, Debug)]
+pub struct Descriptor(Arc<File>);
+
+/// The value of `--progress-fd`. The descriptor is looked at now, before this process opens files that could get its number.
+pub fn descriptor(text: &str) -> Result<Descriptor> {
+    let number = text.parse().ok().filter(|number| *number >= 0);
+    let file = number.and_then(descriptor::duplicate_for_writing);
+    file.map(|file| Descriptor(Arc::new(file))).ok_or_else(|| {
+        Error::invalid(format!("--progress-fd expects the number of a descriptor open for writing, not '{text}'"))
+    })
+}
 
 /// The progress of one run. May be used from many threads.
 ///
@@ -27,6 +58,8 @@ struct State {
     done: AtomicU64,
     /// From so many bytes on there is something new to show.
     next: AtomicU64,
+    /// Whether somebody has counted the total.
+    counted: AtomicBool,
     display: Mutex<Display>,
 }
 
@@ -39,6 +72,7 @@ enum Display {
         shown: f64,
     },
     Bar(ProgressBar),
+    Json(JsonLines),
 }
 
 impl std::fmt::Debug for Display {
@@ -47,20 +81,26 @@ impl std::fmt::Debug for Display {
             Display::Off => "Off",
             Display::Lines { .. } => "Lines",
             Display::Bar(_) => "Bar",
+            Display::Json(_) => "Json",
         })
     }
 }
 
 impl Progress {
-    /// Begins: shows the first line if `enabled`, and from now on answers SIGUSR1 on standard error and takes signals
-    /// that ask to end the run (see [`signal::watch`]).
-    pub fn new(enabled: bool) -> Result<Self> {
-        let display = if !enabled {
-            Display::Off
-        } else if io::stdout().is_terminal() {
-            Display::Bar(bar())
-        } else {
-            Display::Lines { out: Box::new(io::stdout()), shown: 0.0 }
+    /// Begins: shows the first line if there shall be any, and from now on answers SIGUSR1 on standard error and takes
+    /// signals that ask to end the run (see [`signal::watch`]).
+    pub fn new(form: Form) -> Result<Self> {
+        let display = match form {
+            Form::None => Display::Off,
+            Form::Plain if io::stdout().is_terminal() => Display::Bar(bar()),
+            Form::Plain => Display::Lines { out: Box::new(io::stdout()), shown: 0.0 },
+            Form::Json(out) => Display::Json(JsonLines::new(
+                match out {
+                    Some(Descriptor(file)) => Box::new(file),
+                    None => Box::new(io::stderr()),
+                },
+                Instant::now(),
+            )),
         };
         let progress = Progress::on(display);
         let state = Arc::clone(&progress.state);
@@ -76,16 +116,35 @@ impl Progress {
             write_line(out, 0.0);
         }
         let (total, done, next) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        Progress { state: Arc::new(State { total, done, next, display: Mutex::new(display) }) }
+        let counted = AtomicBool::new(false);
+        Progress { state: Arc::new(State { total, done, next, counted, display: Mutex::new(display) }) }
+    }
+
+    /// A new phase of the work begins, which counts anew. Only programs are told.
+    pub fn phase(&self, name: &'static str) {
+        let state = &*self.state;
+        if let Display::Json(lines) = &mut *state.display() {
+            lines.phase(name, state.count(), Instant::now());
+            state.counted.store(false, Ordering::Relaxed);
+            state.total.store(0, Ordering::Relaxed);
+            state.done.store(0, Ordering::Relaxed);
+            // Until a total is known, that something has been done is news.
+            state.next.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Says how many bytes there are to do.
     pub fn set_total(&self, bytes: u64) {
         self.state.total.store(bytes, Ordering::Relaxed);
+        self.state.counted.store(true, Ordering::Relaxed);
         self.state.next.store(bytes / 100, Ordering::Relaxed);
-        if let Display::Bar(bar) = &*self.state.display() {
-            bar.set_length(bytes);
-            bar.reset_eta();
+        match &*self.state.display() {
+            Display::Bar(bar) => {
+                bar.set_length(bytes);
+                bar.reset_eta();
+            }
+            Display::Json(_) => self.state.next.store(0, Ordering::Relaxed),
+            Display::Off | Display::Lines { .. } => {}
         }
     }
 
@@ -98,14 +157,23 @@ impl Progress {
         }
     }
 
-    /// For work whose total nobody has counted: it has got as far as `position` of `size`.
+    /// For work whose total nobody has counted: it has got as far as `position` of `size`. Not to be mixed with
+    /// [`Progress::advance`] where that is shown.
     pub fn reached(&self, position: u64, size: u64) {
+        if self.state.counted.load(Ordering::Relaxed) {
+            return;
+        }
         self.state.total.store(size, Ordering::Relaxed);
-        self.state.done.fetch_max(position, Ordering::Relaxed);
+        let done = self.state.done.fetch_max(position, Ordering::Relaxed).max(position);
+        if done >= self.state.next.load(Ordering::Relaxed) {
+            self.state.show();
+        }
     }
 
-    /// The work is over, with success or without.
-    pub fn finish(&self, success: bool) {
+    /// The work is over.
+    pub fn finish(&self, ending: Ending) {
+        let count = self.state.count();
+        let success = matches!(ending, Ending::Done | Ending::FailedAtEnd);
         if success {
             let total = self.state.total.load(Ordering::Relaxed).max(1);
             self.state.total.store(total, Ordering::Relaxed);
@@ -123,6 +191,7 @@ impl Progress {
             }
             Display::Bar(bar) if success => bar.finish(),
             Display::Bar(bar) => bar.abandon(),
+            Display::Json(mut lines) => lines.end(count, ending, Instant::now()),
         }
     }
 }
@@ -130,13 +199,19 @@ impl Progress {
 impl Drop for Progress {
     /// Work that was not finished has failed. Does nothing after [`Progress::finish`].
     fn drop(&mut self) {
-        self.finish(false);
+        self.finish(Ending::Failed);
     }
 }
 
 impl State {
     fn display(&self) -> std::sync::MutexGuard<'_, Display> {
         self.display.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> Count {
+        let total = Some(self.total.load(Ordering::Relaxed));
+        let total = total.filter(|total| *total > 0 || self.counted.load(Ordering::Relaxed));
+        Count { done: self.done.load(Ordering::Relaxed), total }
     }
 
     fn percent(&self) -> f64 {
@@ -154,6 +229,10 @@ impl State {
             Display::Bar(bar) => {
                 bar.set_position(self.done.load(Ordering::Relaxed).min(total));
                 // The bar itself limits how often it is drawn.
+                self.next.store(0, Ordering::Relaxed);
+            }
+            Display::Json(lines) => {
+                lines.show(self.count(), Instant::now());
                 self.next.store(0, Ordering::Relaxed);
             }
             Display::Lines { out, shown } => {

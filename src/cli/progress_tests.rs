@@ -3,7 +3,7 @@ use std::sync::mpsc;
 use super::*;
 
 /// Keeps every single write.
-struct Writes(mpsc::Sender<Vec<u8>>);
+pub(super) struct Writes(pub mpsc::Sender<Vec<u8>>);
 
 impl Write for Writes {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
@@ -27,7 +27,7 @@ fn written(total: u64, step: u64, success: bool) -> Vec<String> {
         left -= step.min(left);
     }
     if success {
-        progress.finish(true);
+        progress.finish(Ending::Done);
     }
     drop(progress);
     receiver.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
@@ -73,7 +73,7 @@ fn threads_may_share_it() {
             scope.spawn(|| (0..1000).for_each(|_| progress.advance(1)));
         }
     });
-    progress.finish(true);
+    progress.finish(Ending::Done);
     drop(progress);
     let lines = receiver.into_iter().count();
     assert!((80..=105).contains(&lines), "{lines}");

@@ -6,6 +6,8 @@ use crate::cli::args::{Args, flag, object, operands, value};
 use crate::cli::common;
 use crate::cli::create_options::{amend_help, asks_for_help, parse_create_options};
 use crate::cli::output::print;
+use crate::cli::progress::Ending;
+use crate::copy::{Monitor, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, CreateOptions, Format};
 use crate::image::{Chain, OpenFlags, creator, open_chain};
@@ -25,7 +27,7 @@ fn define(command: clap::Command) -> clap::Command {
     command
         .arg(object())
         .arg(common::options("What shall change; '-o help' lists what can"))
-        .arg(common::progress())
+        .args(common::progress())
         .arg(common::quiet())
         .arg(common::format())
         .arg(common::image_opts())
@@ -58,9 +60,13 @@ fn run(args: &Args) -> Result<i32> {
         return Ok(0);
     }
     let options = options(&list, format)?;
-    let watch = Watch::new(args.flag("progress") && !args.flag("quiet"), args.flag("quiet"))?;
+    let watch = Watch::new(args.progress(), args.flag("quiet"))?;
+    watch.phase(Phase::Header);
     let result = chain.amend(&options, args.flag("force"), &context);
-    watch.finish(true);
+    watch.finish(match result {
+        Ok(()) => Ending::Done,
+        Err(_) => Ending::FailedAtEnd,
+    });
     result.map(|()| 0)
 }
 

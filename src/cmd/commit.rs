@@ -5,7 +5,9 @@ use super::watch::Watch;
 use crate::cli::args::{Args, flag, object, operands, parsed, value};
 use crate::cli::common;
 use crate::cli::output::print;
+use crate::cli::progress::Ending;
 use crate::commit::Commit;
+use crate::copy::{Monitor, Phase};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, Preallocation, open_chain, reopen_for_writing};
 use crate::number::size_argument;
@@ -25,7 +27,7 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(common::progress())
+        .args(common::progress())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("cache", "CACHE", "Cache mode (writeback)").short('t').long("cache"))
@@ -52,9 +54,9 @@ fn run(args: &Args) -> Result<i32> {
     let (context, flags) = (args.context(), OpenFlags { cache, ..OpenFlags::WRITE });
     let chain = open_chain(&args.spec(filename)?, flags, &context)?;
     let quiet = args.flag("quiet");
-    let watch = Watch::new(args.flag("progress") && !quiet, quiet)?;
+    let watch = Watch::new(args.progress(), quiet)?;
     let result = commit(args, filename, chain, flags, &context, &watch);
-    watch.finish(result.is_ok());
+    watch.finish(Ending::of(&result));
     result?;
     if !quiet {
         print("Image committed.\n")?;
@@ -89,6 +91,7 @@ fn commit(
     Commit { upper: &upper, base: &below, rate, workers, monitor: watch }.run().map_err(job_failed)?;
     // With another base, the images in between would show what has just been committed below them.
     if base.is_none() && !args.flag("drop") {
+        watch.phase(Phase::Empty);
         let layer = &upper.top().layer;
         layer.make_empty().and_then(|()| layer.flush()).context(|| format!("Could not empty '{filename}'"))?;
     }

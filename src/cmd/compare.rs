@@ -5,6 +5,7 @@ use super::watch::Watch;
 use crate::cli::args::{Args, flag, object, operands, value};
 use crate::cli::common::{self, image_spec};
 use crate::cli::output::{self, print};
+use crate::cli::progress::Ending;
 use crate::compare::{Comparison, Failure, Outcome};
 use crate::error::{Error, Result};
 use crate::image::{Chain, OpenFlags, open_chain};
@@ -24,7 +25,7 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(common::progress())
+        .args(common::progress())
         .arg(value("format", "FMT", "The format of the first image").short('f').long("a-format"))
         .arg(value("second-format", "FMT", "The format of the second image").short('F').long("b-format"))
         .arg(common::image_opts())
@@ -48,11 +49,14 @@ fn run(args: &Args) -> Result<i32> {
     let cache =
         CacheMode::parse(cache).ok_or_else(|| Error::invalid(format!("Invalid source cache option: {cache}")))?;
     let quiet = args.flag("quiet");
-    let watch = Watch::new(args.flag("progress") && !quiet, quiet)?;
+    let watch = Watch::new(args.progress(), quiet)?;
     let images = [(first, args.text("format")), (second, args.text("second-format"))];
     let result = open(args, images, cache).and_then(|chains| judge(args, [first, second], &chains, &watch));
     // How far it got is all there is to say: the last line has been printed where the work was done.
-    watch.finish(false);
+    watch.finish(match result {
+        Ok(0 | 1) => Ending::Stopped,
+        _ => Ending::Failed,
+    });
     result
 }
 

@@ -13,6 +13,7 @@ use self::request::{Parsed, parse_rate, parse_sparse, parse_workers};
 use super::Command;
 use super::source_snapshot::parse_snapshot;
 use crate::cli::args::{Args, OWN, flag, object, operands, parsed, value};
+use crate::cli::common;
 use crate::cli::create_options::option_list;
 use crate::cli::output;
 use crate::error::Result;
@@ -34,6 +35,7 @@ fn define(command: clap::Command) -> clap::Command {
     source_options(command)
         .args(target_options())
         .args(work_options())
+        .args(common::progress_short())
         .arg(operands("FILENAME... OUTPUT_FILENAME", "The source images, one behind the other, and the target"))
 }
 
@@ -99,7 +101,7 @@ fn target_options() -> [Arg; 9] {
     ]
 }
 
-fn work_options() -> [Arg; 10] {
+fn work_options() -> [Arg; 9] {
     [
         flag("bitmaps", "Copy the persistent bitmaps, too").long("bitmaps"),
         flag("skip-broken-bitmaps", "Leave out bitmaps that are inconsistent, instead of giving up")
@@ -119,7 +121,6 @@ fn work_options() -> [Arg; 10] {
             .short('C')
             .long("copy-range-offloading"),
         flag("compress", "Compress the target's clusters").short('c').alias("compress"),
-        flag("progress", "Show progress").short('p').alias("progress"),
         flag("verify", "Read the finished target back and compare it with the sources")
             .long("verify")
             .help_heading(OWN),

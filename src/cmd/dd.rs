@@ -8,6 +8,7 @@ use super::watch::Watch;
 use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;
 use crate::cli::output;
+use crate::cli::progress::{Ending, Form};
 use crate::copy::{self, CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, raw};
@@ -100,7 +101,7 @@ fn run(args: &Args) -> Result<i32> {
     let (Some(input), Some(output)) = (operands.input, operands.output) else {
         return Err(Error::invalid("Must specify both input and output files"));
     };
-    let (context, watch) = (args.context(), Watch::new(false, false)?);
+    let (context, watch) = (args.context(), Watch::new(Form::None, false)?);
     let flags = OpenFlags { share: args.flag("force-share"), ..OpenFlags::READ };
     let chain = open_chain(&args.spec(input)?, flags, &context)?;
     let (start, end) = operands.range(chain.size()).unwrap_or_else(|| {
@@ -108,7 +109,7 @@ fn run(args: &Args) -> Result<i32> {
         (0, 0)
     });
     copy_range(args, chain, (start, end), output, &context, &watch)?;
-    watch.finish(true);
+    watch.finish(Ending::Done);
     Ok(0)
 }
 

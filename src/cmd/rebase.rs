@@ -4,6 +4,8 @@ use super::Command;
 use super::watch::Watch;
 use crate::cli::args::{Args, flag, object, operands, value};
 use crate::cli::common;
+use crate::cli::progress::Ending;
+use crate::copy::{Monitor, Phase};
 use crate::error::{Context, Error, Result};
 use crate::format;
 use crate::image::{
@@ -26,7 +28,7 @@ pub static COMMAND: Command = Command {
 fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
-        .arg(common::progress())
+        .args(common::progress())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("cache", "CACHE", "Cache mode of the image (writeback)").short('t').long("cache"))
@@ -65,7 +67,7 @@ fn run(args: &Args) -> Result<i32> {
     if !unchecked && named.is_none() {
         return Err(args.usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let watch = Watch::new(args.flag("progress") && !args.flag("quiet"), args.flag("quiet"))?;
+    let watch = Watch::new(args.progress(), args.flag("quiet"))?;
     let mode = |option: &str, what: &str| {
         let mode = args.text(option).unwrap_or("writeback");
         CacheMode::parse(mode).ok_or_else(|| Error::invalid(format!("Invalid {what}: {mode}")))
@@ -84,7 +86,7 @@ fn run(args: &Args) -> Result<i32> {
     let flags = OpenFlags { cache, no_backing: unchecked, ..OpenFlags::WRITE };
     let result = open_chain(&args.spec(filename)?, flags, &context)
         .and_then(|image| rebase(&request, &image, unchecked, &context, &watch));
-    watch.finish(result.is_ok());
+    watch.finish(Ending::of(&result));
     result.map(|()| 0)
 }
 
@@ -105,6 +107,7 @@ fn rebase(request: &Request<'_>, image: &Chain, unchecked: bool, context: &OpenC
         let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
         Rebase { image, new: new.as_ref(), compress: request.compress, workers, monitor: watch }.copy()?;
     }
+    watch.phase(Phase::Header);
     layer.set_backing(named.as_ref()).map_err(|error| refuse(request, &error))
 }
 

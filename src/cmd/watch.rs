@@ -1,8 +1,8 @@
 //! What long work tells its user on the way.
 
 use crate::cli::output;
-use crate::cli::progress::Progress;
-use crate::copy::Monitor;
+use crate::cli::progress::{Ending, Form, Progress};
+use crate::copy::{Monitor, Phase};
 use crate::error::Result;
 use crate::sys::signal;
 
@@ -16,17 +16,22 @@ pub struct Watch {
 
 impl Watch {
     /// Shows progress and warnings, or not; from now on signals end the run cleanly.
-    pub fn new(progress: bool, quiet: bool) -> Result<Self> {
-        Ok(Watch { progress: Progress::new(progress)?, shown: progress, quiet })
+    pub fn new(progress: Form, quiet: bool) -> Result<Self> {
+        let shown = !matches!(progress, Form::None);
+        Ok(Watch { progress: Progress::new(progress)?, shown, quiet })
     }
 
     /// The work is over.
-    pub fn finish(&self, done: bool) {
-        self.progress.finish(done);
+    pub fn finish(&self, ending: Ending) {
+        self.progress.finish(ending);
     }
 }
 
 impl Monitor for Watch {
+    fn phase(&self, phase: Phase) {
+        self.progress.phase(phase.name());
+    }
+
     fn wants_total(&self) -> bool {
         self.shown
     }
@@ -40,10 +45,9 @@ impl Monitor for Watch {
     }
 
     fn reached(&self, guest: u64, size: u64) {
-        // Somebody may ask by SIGUSR1; finding out the payload's size beforehand would be too dear for that.
-        if !self.shown {
-            self.progress.reached(guest, size);
-        }
+        // Counts only where the total was not asked for: somebody may ask by SIGUSR1, and finding out the payload's size
+        // beforehand would be too dear for that.
+        self.progress.reached(guest, size);
     }
 
     fn warn(&self, text: &str) {

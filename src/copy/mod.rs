@@ -28,8 +28,50 @@ use crate::image::Chain;
 pub use offload::OffloadMode;
 pub use source::{Found, NewBacking, Source, Status};
 
+/// A part of long work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Finding out how much there is to move.
+    Scan,
+    /// Moving it.
+    Copy,
+    /// Comparing two disks.
+    Compare,
+    /// Writing the last of the metadata, and waiting for the disk.
+    Flush,
+    /// Copying bitmaps.
+    Bitmaps,
+    /// Reading a finished target back.
+    Verify,
+    /// Emptying an image whose contents are elsewhere now.
+    Empty,
+    /// Changing an image's header.
+    Header,
+}
+
+impl Phase {
+    /// Its name, which programs read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Scan => "scan",
+            Phase::Copy => "copy",
+            Phase::Compare => "compare",
+            Phase::Flush => "flush",
+            Phase::Bitmaps => "bitmaps",
+            Phase::Verify => "verify",
+            Phase::Empty => "empty",
+            Phase::Header => "header",
+        }
+    }
+}
+
 /// Who watches a copy.
 pub trait Monitor: Sync {
+    /// A phase begins; what is counted from now on belongs to it.
+    fn phase(&self, phase: Phase) {
+        let _ = phase;
+    }
+
     /// So many bytes will be moved. Called once, before anything else, if [`Monitor::wants_total`].
     fn total(&self, bytes: u64) {
         let _ = bytes;

@@ -19,7 +19,7 @@ use qcow2_rs::utils::qcow2_alloc_dev;
 
 use super::scan::is_zero;
 use super::source::{Source, Status};
-use super::{Monitor, plan::WINDOW};
+use super::{Monitor, Phase, plan::WINDOW};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{Chain, ExtentKind};
 use crate::storage::{AlignedBuf, Storage};
@@ -82,6 +82,7 @@ fn compare(
     let mut wanted = AlignedBuf::new(WINDOW as usize);
     let mut found = AlignedBuf::new(WINDOW as usize);
     let mut at = 0;
+    monitor.phase(Phase::Verify);
     while at < source.size() {
         if let Some(signal) = monitor.interrupted() {
             return Err(Error::new(Kind::Interrupted(signal)));
@@ -91,6 +92,7 @@ fn compare(
             continue;
         }
         let len = WINDOW.min(source.size() - at) as usize;
+        monitor.reached(at, source.size());
         let (wanted, found) = (&mut wanted[..len], &mut found[..len]);
         source.read_across(at, wanted).context(|| format!("error while reading at byte {at}"))?;
         if !read(at, found).context(|| format!("error while reading the target at byte {at}"))? {

@@ -9,7 +9,7 @@ use super::plan::{Item, ItemKind, Plan, PlanRules, Task, WINDOW};
 use super::rate::RateLimit;
 use super::scan::{SparseRule, split_differences};
 use super::turn::Turn;
-use super::{Job, OffloadMode, TargetState, pack};
+use super::{Job, OffloadMode, Phase, TargetState, pack};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{
     Compressor, Edit, EditKind, Layer, Layout, Payload, Pending, Piece, Range, ZeroFlags, write_payload,
@@ -56,7 +56,10 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
         salvage: job.options.salvage,
     };
     if job.monitor.wants_total() {
-        job.monitor.total(total(&job, rules)?);
+        job.monitor.phase(Phase::Scan);
+        let bytes = total(&job, rules)?;
+        job.monitor.phase(Phase::Copy);
+        job.monitor.total(bytes);
     }
     let storage = layer.data_storage();
     let alignment = storage.limits().alignment.max(SECTOR);

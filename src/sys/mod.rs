@@ -7,6 +7,7 @@
 
 pub mod advise;
 pub mod copy;
+pub mod descriptor;
 pub mod device;
 pub mod fs;
 pub mod lock;

@@ -2,6 +2,7 @@
 
 use crate::cli::args::Args;
 use crate::cli::create_options::asks_for_help;
+use crate::cli::progress::Form;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::error::{Error, Result};
 use crate::number::{number_argument, size_argument};
@@ -66,8 +67,8 @@ pub struct Request<'a> {
     pub workers: Option<usize>,
     /// `-r` in bytes per second; `None` without a limit.
     pub rate: Option<u64>,
-    /// `-p` without `-q`.
-    pub progress: bool,
+    /// What progress is shown.
+    pub progress: Form,
     /// `-q`.
     pub quiet: bool,
     /// `--verify`.
@@ -156,7 +157,7 @@ pub fn parse(args: &Args) -> Result<Parsed<'_>> {
         // The parser has seen to the range.
         workers: args.get::<u64>("parallel").map(|count| *count as usize),
         rate: args.get::<u64>("rate").copied().filter(|rate| *rate > 0),
-        progress: args.flag("progress") && !args.flag("quiet"),
+        progress: args.progress(),
         quiet: args.flag("quiet"),
         verify: args.flag("verify"),
     })))

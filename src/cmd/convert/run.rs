@@ -7,9 +7,10 @@ use super::request::Request;
 use super::target::{NewTarget, Target};
 use crate::cli::common::image_spec;
 use crate::cli::output;
+use crate::cli::progress::Ending;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::cmd::watch::Watch;
-use crate::copy::{CopyOptions, Job, OffloadMode, Source, TargetState};
+use crate::copy::{CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
 use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
@@ -17,9 +18,9 @@ use crate::{copy, format};
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
-    let watch = Watch::new(request.progress, request.quiet)?;
+    let watch = Watch::new(request.progress.clone(), request.quiet)?;
     let result = convert(request, context, &watch);
-    watch.finish(result.is_ok());
+    watch.finish(Ending::of(&result));
     result
 }
 
@@ -56,8 +57,10 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
     let Target { chain, spec, guard } = target;
     let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
+    watch.phase(Phase::Flush);
     flush()?;
     if request.bitmaps {
+        watch.phase(Phase::Bitmaps);
         let warn = |warning: String| output::warn(&warning);
         let (from, to) = (&chains[0].top().layer, &chain.top().layer);
         bitmaps::copy_all(&**from, &**to, request.skip_broken_bitmaps, warn)?;
