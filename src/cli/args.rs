@@ -64,18 +64,18 @@ pub fn value(id: &'static str, name: &'static str, help: &'static str) -> Arg {
     Arg::new(id).action(ArgAction::Append).allow_hyphen_values(true).value_name(name).help(help)
 }
 
-/// An option whose value may be left out, and is one of `values` (behind `=`) otherwise. [`Args::given`] tells whether it was
-/// given, [`Args::texts`] lists the values; one that was left out is empty.
-pub fn optional<const N: usize>(id: &'static str, help: &'static str, values: [&'static str; N]) -> Arg {
+/// An option that may be given without a value or as `--option=form`. [`Args::given`] tells whether it was given,
+/// [`Args::texts`] lists the values; one that was left out is empty.
+pub fn optional(id: &'static str, form: &'static str, help: &'static str) -> Arg {
     let none = PossibleValue::new("").hide(true);
     Arg::new(id)
         .action(ArgAction::Append)
         .num_args(0..=1)
         .require_equals(true)
         .default_missing_value("")
-        .value_name(values.join("|"))
+        .value_name(form)
         .hide_possible_values(true)
-        .value_parser(PossibleValuesParser::new(values.map(PossibleValue::new).into_iter().chain([none])))
+        .value_parser(PossibleValuesParser::new([PossibleValue::new(form), none]))
         .help(help)
 }
 

@@ -51,7 +51,7 @@ pub fn progress_short() -> [Arg; 3] {
 }
 
 fn progress_form(id: &'static str, help: &'static str) -> Arg {
-    optional(id, help, ["json"]).long("progress")
+    optional(id, "json", help).long("progress")
 }
 
 fn progress_fd() -> Arg {
