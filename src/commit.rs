@@ -29,7 +29,7 @@ impl Commit<'_> {
             // Zeros stay zeros and data stays data, but for whole windows of nothing but zeros.
             min_sparse: u64::MAX,
             target: TargetState::Unknown,
-            compress: false,
+            compress: None,
             salvage: false,
             offload: OffloadMode::Clone,
             rate: self.rate,

@@ -6,7 +6,7 @@
 
 use crate::copy::{self, CopyOptions, Job, Monitor, NewBacking, OffloadMode, Source, TargetState};
 use crate::error::Result;
-use crate::image::{Chain, Node};
+use crate::image::{Chain, CompressionLevel, Node};
 
 /// An image that is about to get another backing file.
 pub struct Rebase<'a> {
@@ -32,7 +32,7 @@ impl Rebase<'_> {
             in_order: true,
             min_sparse: if can_say_zero(self.image.top())? { 1 } else { 0 },
             target: TargetState::Unknown,
-            compress: self.compress,
+            compress: self.compress.then_some(CompressionLevel::Default),
             salvage: false,
             offload: OffloadMode::Never,
             rate: None,

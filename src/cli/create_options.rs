@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::optlist::{Element, elements};
+use super::optlist::{Element, elements, take};
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, Format, OptionDesc, OptionType, protocol};
+use crate::image::CompressionLevel;
 use crate::number::{NumberError, parse_number, parse_size};
 
 /// The value of one `-o`, checked so that several can be joined by commas. For `.value_parser(parsed(...))`.
@@ -14,6 +15,26 @@ pub fn option_list(text: &str) -> Result<String> {
         return Err(Error::invalid(format!("Invalid option list: {text}")));
     }
     Ok(text.to_owned())
+}
+
+/// What `convert -c -o` takes besides creation options: how hard the compressor tries.
+const COMPRESSION_LEVEL: &str = "compression_level";
+
+/// Takes the level of compression out of an option list: what is left, and the level if there is one.
+pub fn take_compression_level(list: &str) -> Result<(String, Option<CompressionLevel>)> {
+    let (left, level) = take(list, COMPRESSION_LEVEL);
+    Ok((left, level.map(|text| compression_level(&text)).transpose()?))
+}
+
+fn compression_level(text: &str) -> Result<CompressionLevel> {
+    match text {
+        "fast" => Ok(CompressionLevel::Fast),
+        "default" => Ok(CompressionLevel::Default),
+        "best" => Ok(CompressionLevel::Best),
+        number => number.parse().map(CompressionLevel::Number).map_err(|_| {
+            Error::invalid(format!("{COMPRESSION_LEVEL} is 'fast', 'default', 'best' or a number, not '{text}'"))
+        }),
+    }
 }
 
 /// Whether an option list asks for help (`help` or `?`).
@@ -32,7 +53,13 @@ pub fn parse_create_options(list: &str, known: &[&[OptionDesc]]) -> Result<Creat
             continue;
         }
         let Some(desc) = known.iter().copied().flatten().find(|desc| desc.name == name) else {
-            return Err(Error::invalid(format!("Invalid parameter '{name}'")));
+            let error = Error::invalid(format!("Invalid parameter '{name}'"));
+            return Err(match name.as_str() {
+                COMPRESSION_LEVEL => error.hint(
+                    "compression_level is not kept in an image; it goes with 'convert -c', which writes compressed clusters",
+                ),
+                _ => error,
+            });
         };
         options.set(desc.name, checked(desc, &value)?);
     }

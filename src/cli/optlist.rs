@@ -46,6 +46,23 @@ pub fn elements<'a>(list: &'a str, implied: Option<&'a str>) -> impl Iterator<It
     })
 }
 
+/// Takes the elements called `name` out of a list: what is left, and the value of the last one.
+pub fn take(list: &str, name: &str) -> (String, Option<String>) {
+    let (mut left, mut taken) = (Vec::new(), None);
+    for element in elements(list, None) {
+        if element.name == name {
+            taken = Some(element.value);
+            continue;
+        }
+        left.push(match (element.flag, element.value.as_str()) {
+            (true, "off") => format!("no{}", element.name),
+            (true, _) => element.name,
+            (false, value) => format!("{}={}", element.name, value.replace(',', ",,")),
+        });
+    }
+    (left.join(","), taken)
+}
+
 fn with_value<'a>(name: &str, rest: &'a str) -> (Element, &'a str) {
     let (value, rest) = value(rest);
     (Element { name: name.to_owned(), value, flag: false }, rest)

@@ -78,7 +78,7 @@ fn target_options() -> [Arg; 9] {
             .short('O')
             .long("output-format")
             .alias("target-format"),
-        value("options", "OPTIONS", "Creation options of the target's format; '-o help' lists them")
+        value("options", "OPTIONS", "Creation options of the target's format; '-o help' lists them. With -c also compression_level=fast|default|best or a number")
             .value_parser(parsed(option_list))
             .short('o')
             .long("options")

@@ -152,7 +152,7 @@ fn copy_range(
         // As in the reference, everything is written, zeros too.
         min_sparse: 0,
         target: TargetState::Unknown,
-        compress: false,
+        compress: None,
         salvage: false,
         offload: OffloadMode::Never,
         rate: None,

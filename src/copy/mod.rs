@@ -23,7 +23,7 @@ pub mod verify;
 mod worker;
 
 use crate::error::Result;
-use crate::image::Chain;
+use crate::image::{Chain, CompressionLevel};
 
 pub use offload::OffloadMode;
 pub use source::{Found, NewBacking, Source, Status};
@@ -140,8 +140,8 @@ pub struct CopyOptions {
     pub min_sparse: u64,
     /// What is known about the target.
     pub target: TargetState,
-    /// Compress whole clusters.
-    pub compress: bool,
+    /// Compress whole clusters, at this level.
+    pub compress: Option<CompressionLevel>,
     /// Write zeros where the source cannot be read.
     pub salvage: bool,
     /// Copying inside the kernel.

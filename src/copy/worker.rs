@@ -46,7 +46,7 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
     let limits = layer.limits();
     let rules = PlanRules {
         cluster: limits.cluster.max(limits.granule),
-        whole_clusters: job.options.compress,
+        whole_clusters: job.options.compress.is_some(),
         blank_from: match job.options.target {
             TargetState::Zero => 0,
             TargetState::Backed { zero_from } => zero_from,
@@ -64,7 +64,7 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
     let storage = layer.data_storage();
     let alignment = storage.limits().alignment.max(SECTOR);
     // What the kernel copies arrives as it is.
-    let plain = !job.options.compress && !layer.info()?.encrypted;
+    let plain = job.options.compress.is_none() && !layer.info()?.encrypted;
     let shared = Shared {
         job,
         layer,
@@ -215,10 +215,10 @@ struct Worker<'s, 'a> {
 
 impl<'s, 'a> Worker<'s, 'a> {
     fn new(shared: &'s Shared<'a>) -> Result<Self> {
-        let packer = if shared.job.options.compress {
+        let packer = if let Some(level) = shared.job.options.compress {
             let compressor: Box<dyn Compressor> = shared
                 .layer
-                .compressor()
+                .compressor(level)
                 .ok_or_else(|| Error::unsupported("Compression not supported for this file format"))??;
             Some(pack::Packer::new(compressor, shared.layer.limits().cluster))
         } else {
@@ -436,8 +436,13 @@ fn place<'a>(
     let pending = match compressed.or(places.first()) {
         None => None,
         Some(place) => {
-            let byte =
-                || if shared.job.options.compress { written(place.guest) } else { write_error(task, place.guest) };
+            let byte = || {
+                if shared.job.options.compress.is_some() {
+                    written(place.guest)
+                } else {
+                    write_error(task, place.guest)
+                }
+            };
             Some(shared.layer.prepare(places).context(byte)?)
         }
     };

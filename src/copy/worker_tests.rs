@@ -21,7 +21,7 @@ fn options(workers: usize) -> CopyOptions {
         in_order: true,
         min_sparse: 4096,
         target: TargetState::Zero,
-        compress: false,
+        compress: None,
         salvage: false,
         offload: OffloadMode::Never,
         rate: None,

@@ -9,7 +9,7 @@ pub mod raw;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::image::{Chain, Child, Layer, OpenContext, OpenFlags, Options};
+use crate::image::{Chain, Child, CompressionLevel, Layer, OpenContext, OpenFlags, Options};
 use crate::storage::Storage;
 
 /// The type of a creation option, which decides how its value is read and what `-o help` prints.
@@ -151,8 +151,8 @@ pub struct Format {
     pub measure: Option<fn(MeasureRequest<'_>) -> Result<Measured>>,
     /// Whether images of this format can have a backing file.
     pub backing: bool,
-    /// Whether compressed clusters can be written.
-    pub compression: bool,
+    /// Checks a level of compression for a new image with these options; `None` where compressed clusters cannot be written.
+    pub compression: Option<fn(&CreateOptions, CompressionLevel) -> Result<()>>,
 }
 
 /// All formats. Raw is last: it takes whatever no other format claims.

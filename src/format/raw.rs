@@ -28,7 +28,7 @@ pub const DESCRIPTOR: Format = Format {
     create: Some(create),
     measure: Some(measure),
     backing: false,
-    compression: false,
+    compression: None,
 };
 
 fn open(request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {

@@ -165,6 +165,20 @@ pub trait Pending: Send {
     fn commit(self: Box<Self>) -> Result<()>;
 }
 
+/// How hard a [`Compressor`] tries (`-o compression_level`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// As fast as it can.
+    Fast,
+    /// What suits most.
+    #[default]
+    Default,
+    /// As small as it can.
+    Best,
+    /// A level of the compression type's own scale.
+    Number(i32),
+}
+
 /// Compresses clusters; one per thread, as it keeps its working memory.
 pub trait Compressor: Send {
     /// The compressed form of one whole cluster, or `None` if that would not be smaller than the cluster.
@@ -285,8 +299,9 @@ pub trait Layer: Send + Sync + Debug {
         Err(not_supported())
     }
 
-    /// A compressor for this layer's compression type; `None` where the format has none.
-    fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {
+    /// A compressor for this layer's compression type; `None` where the format has none. Fails where the type has no such
+    /// level.
+    fn compressor(&self, _level: CompressionLevel) -> Option<Result<Box<dyn Compressor>>> {
         None
     }
 

@@ -1,10 +1,11 @@
 //! The arguments of `convert`, checked as far as that goes without opening anything.
 
 use crate::cli::args::Args;
-use crate::cli::create_options::asks_for_help;
+use crate::cli::create_options::{asks_for_help, take_compression_level};
 use crate::cli::progress::Form;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::error::{Error, Result};
+use crate::image::CompressionLevel;
 use crate::number::{number_argument, size_argument};
 use crate::storage::CacheMode;
 use crate::units::KIB;
@@ -39,7 +40,7 @@ pub struct Request<'a> {
     pub target_opts: bool,
     /// `-t`, still unchecked: the sources are opened before it is looked at.
     pub target_cache: &'a str,
-    /// `-o`, all of them joined.
+    /// `-o`, all of them joined, without the level of compression.
     pub options: Option<String>,
     /// `-B`.
     pub backing: Option<&'a str>,
@@ -49,8 +50,8 @@ pub struct Request<'a> {
     pub existing: bool,
     /// `--target-is-zero`.
     pub target_is_zero: bool,
-    /// `-c`.
-    pub compress: bool,
+    /// `-c`, and the level of compression that `-o` names.
+    pub compress: Option<CompressionLevel>,
     /// `-C`.
     pub copy_range: bool,
     /// `--salvage`.
@@ -112,15 +113,12 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 
 /// Checks the arguments in the reference's order.
 pub fn parse(args: &Args) -> Result<Parsed<'_>> {
-    check_combinations(args)?;
+    let (options, level) = options(args)?;
+    check_combinations(args, options.is_some(), level.is_some())?;
     let target_opts = args.flag("target-image-opts");
     let target_format = match args.text("output-format") {
         None if !target_opts => Some("raw"),
         format => format,
-    };
-    let options = match args.texts("options") {
-        list if list.is_empty() => None,
-        list => Some(list.join(",")),
     };
     let mut sources = args.operands();
     let target = if sources.len() >= 2 { sources.pop() } else { None };
@@ -147,7 +145,7 @@ pub fn parse(args: &Args) -> Result<Parsed<'_>> {
         backing_format: args.text("backing-format"),
         existing: args.flag("no-create"),
         target_is_zero: args.flag("target-is-zero"),
-        compress: args.flag("compress"),
+        compress: args.flag("compress").then_some(level.unwrap_or_default()),
         copy_range: args.flag("copy-range-offloading"),
         salvage: args.flag("salvage"),
         bitmaps: args.flag("bitmaps"),
@@ -163,8 +161,15 @@ pub fn parse(args: &Args) -> Result<Parsed<'_>> {
     })))
 }
 
-/// Options that exclude or need each other, in the reference's order.
-fn check_combinations(args: &Args) -> Result<()> {
+/// The creation options, if there are any, and the level of compression if there is one.
+fn options(args: &Args) -> Result<(Option<String>, Option<CompressionLevel>)> {
+    let (left, level) = take_compression_level(&args.texts("options").join(","))?;
+    Ok(((!left.is_empty()).then_some(left), level))
+}
+
+/// Options that exclude or need each other, in the reference's order. `creation` and `level`: whether `-o` has creation
+/// options, and a level of compression.
+fn check_combinations(args: &Args, creation: bool, level: bool) -> Result<()> {
     let copy_range = args.flag("copy-range-offloading");
     let checks = [
         (args.flag("skip-broken-bitmaps") && !args.flag("bitmaps"), "Use of --skip-broken-bitmaps requires --bitmaps"),
@@ -172,8 +177,9 @@ fn check_combinations(args: &Args) -> Result<()> {
         (args.given("sparse-size") && copy_range, "Cannot enable copy offloading when -S is used"),
         (args.flag("salvage") && copy_range, "Cannot use copy offloading in salvaging mode"),
         (args.flag("target-image-opts") && !args.flag("no-create"), "--target-image-opts requires use of -n flag"),
-        (args.flag("no-create") && !args.texts("options").is_empty(), "-o has no effect when skipping image creation"),
+        (args.flag("no-create") && creation, "-o has no effect when skipping image creation"),
         (args.flag("target-is-zero") && !args.flag("no-create"), "--target-is-zero requires use of -n flag"),
+        (level && !args.flag("compress"), "compression_level has no effect without -c"),
         (args.flag("verify") && args.flag("salvage"), "--verify cannot compare with a source that needs --salvage"),
     ];
     match checks.iter().find(|(wrong, _)| *wrong) {

@@ -10,11 +10,10 @@ use crate::cli::output;
 use crate::cli::progress::Ending;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::cmd::watch::Watch;
-use crate::copy::{CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
+use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
 use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
-use crate::{copy, format};
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
@@ -128,8 +127,11 @@ fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed:
     if request.bitmaps && layer.bitmaps().is_none() {
         return Err(Error::unsupported(format!("Format driver '{}' does not support bitmaps", layer.format())));
     }
-    if request.compress && !format::find(layer.format()).is_some_and(|format| format.compression) {
-        return Err(Error::unsupported("Compression not supported for this file format"));
+    if let Some(level) = request.compress {
+        let Some(compressor) = layer.compressor(level) else {
+            return Err(Error::unsupported("Compression not supported for this file format"));
+        };
+        compressor?;
     }
     if request.existing && layer.size() < source_size {
         return Err(Error::invalid("output file is smaller than input file"));

@@ -88,19 +88,17 @@ impl NewTarget {
 
     /// What does not go together with compression.
     pub fn check_compression(&self, request: &Request<'_>) -> Result<()> {
-        if !request.compress {
-            return Ok(());
-        }
-        if !self.format.compression {
+        let Some(level) = request.compress else { return Ok(()) };
+        let Some(check_level) = self.format.compression else {
             return Err(Error::unsupported("Compression not supported for this file format"));
-        }
+        };
         if self.options.get("encryption") == Some("on") || self.options.get("encrypt.format").is_some() {
             return Err(Error::unsupported("Compression and encryption not supported at the same time"));
         }
         if self.options.get("preallocation").is_some_and(|mode| mode != "off") {
             return Err(Error::unsupported("Compression and preallocation not supported at the same time"));
         }
-        Ok(())
+        check_level(&self.options, level)
     }
 
     /// Whether it can hold bitmaps.
@@ -132,7 +130,7 @@ impl NewTarget {
         }
         drop(backing);
         let create = self.format.creation()?;
-        if request.compress && data_file.is_some() {
+        if request.compress.is_some() && data_file.is_some() {
             let cluster = self.options.get("cluster_size").and_then(|size| size.parse::<u64>().ok());
             let cluster = cluster.filter(|size| size.is_power_of_two()).unwrap_or(65536);
             return Err(refuse_compressed(chains, cluster));
@@ -190,7 +188,8 @@ impl Target {
             overlap::check_sources(name, chains).context(|| format!("Could not open '{}'", request.target))?;
         }
         let layer = &chain.top().layer;
-        if request.compress && layer.compressor().is_some() && !Arc::ptr_eq(layer.storage(), layer.data_storage()) {
+        let compressor = request.compress.and_then(|level| layer.compressor(level));
+        if compressor.is_some() && !Arc::ptr_eq(layer.storage(), layer.data_storage()) {
             return Err(refuse_compressed(chains, layer.limits().cluster));
         }
         Ok(Target { chain, spec, guard: UnfinishedFiles::collect() })

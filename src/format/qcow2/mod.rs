@@ -51,8 +51,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
-    Amend, BackingRef, Bitmaps, Checks, Compressor, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Pending, Place,
-    Resize, Snapshots, ZeroFlags, not_supported,
+    Amend, BackingRef, Bitmaps, Checks, CompressionLevel, Compressor, Extent, ExtentKind, Layer, LayerInfo,
+    LayerLimits, Pending, Place, Resize, Snapshots, ZeroFlags, not_supported,
 };
 use crate::storage::{DebugEvent, Storage};
 use crate::units::{SECTOR, align_down, align_up};
@@ -69,7 +69,7 @@ pub static FORMAT: Format = Format {
     create: Some(create::create),
     measure: Some(measure::measure),
     backing: true,
-    compression: true,
+    compression: Some(options::check_level),
 };
 
 /// An opened qcow2 image.
@@ -278,8 +278,8 @@ impl Layer for Qcow2 {
         self.amend_image(amend)
     }
 
-    fn compressor(&self) -> Option<Result<Box<dyn Compressor>>> {
-        Some(compress::compressor(self.compression, self.geometry.cluster_size()))
+    fn compressor(&self, level: CompressionLevel) -> Option<Result<Box<dyn Compressor>>> {
+        Some(compress::compressor(self.compression, level, self.geometry.cluster_size()))
     }
 
     fn flush(&self) -> Result<()> {

@@ -6,7 +6,7 @@ use super::header::{CompressionType, Header, autoclear, compatible, crypt_method
 use crate::crypto::Secrets;
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
-use crate::image::{Preallocation, is_known_driver};
+use crate::image::{CompressionLevel, Preallocation, is_known_driver};
 use crate::number::parse_number;
 use crate::units::{SECTOR, align_up};
 
@@ -68,11 +68,7 @@ pub fn check(options: &CreateOptions, size: u64, secrets: &Secrets) -> Result<Ne
         return Err(bad_value("backing-fmt", format));
     }
     let preallocation = preallocation(options.get("preallocation"))?;
-    let compression = match options.get("compression_type") {
-        None | Some("zlib") => CompressionType::Zlib,
-        Some("zstd") => CompressionType::Zstd,
-        Some(other) => return Err(bad_value("compression-type", other)),
-    };
+    let compression = compression_type(options)?;
     let extended = is_on(options, "extended_l2");
     if extended && version < 3 {
         return Err(needs_version_3("Extended L2 entries are only supported"));
@@ -147,6 +143,19 @@ impl NewImage {
             _ => error.context("Could not update qcow2 header"),
         })
     }
+}
+
+fn compression_type(options: &CreateOptions) -> Result<CompressionType> {
+    match options.get("compression_type") {
+        None | Some("zlib") => Ok(CompressionType::Zlib),
+        Some("zstd") => Ok(CompressionType::Zstd),
+        Some(other) => Err(bad_value("compression-type", other)),
+    }
+}
+
+/// Whether a new image with these options can be compressed at this level.
+pub fn check_level(options: &CreateOptions, level: CompressionLevel) -> Result<()> {
+    compression_type(options)?.level(level).map(|_| ())
 }
 
 /// Whether a switch is on.

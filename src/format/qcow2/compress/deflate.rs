@@ -9,11 +9,15 @@ use std::cell::RefCell;
 use flate2::{Decompress, FlushDecompress};
 use libdeflater::{CompressionError, CompressionLvl, Compressor as Encoder, Decompressor};
 
+use super::Levels;
 use crate::error::{Error, Result};
 use crate::image::Compressor;
 
 /// Level of compression: the fastest whose files are no larger than those of the reference (see docs/performance.md).
 const LEVEL: i32 = 2;
+
+/// What can be asked for.
+pub(super) const LEVELS: Levels = Levels { fast: 1, default: LEVEL, best: 12 };
 
 thread_local! {
     static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
@@ -41,9 +45,9 @@ pub(super) struct Deflater {
 }
 
 impl Deflater {
-    /// A compressor for clusters of `cluster` bytes.
-    pub(super) fn new(cluster: usize) -> Result<Self> {
-        let level = CompressionLvl::new(LEVEL).expect("the level is one of the library's");
+    /// A compressor for clusters of `cluster` bytes, of a level in [`LEVELS`].
+    pub(super) fn new(cluster: usize, level: i32) -> Result<Self> {
+        let level = CompressionLvl::new(level).expect("the level is one of the library's");
         // One byte less than a cluster: what does not fit is not worth storing compressed.
         Ok(Deflater { encoder: Encoder::new(level), out: vec![0; cluster.saturating_sub(1)] })
     }

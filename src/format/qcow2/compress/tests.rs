@@ -114,7 +114,7 @@ fn zstd_frames_end_with_the_cluster() {
 fn compressed_clusters_are_read_back() {
     for kind in [CompressionType::Zlib, CompressionType::Zstd] {
         for size in [512, 4096, CLUSTER, 2 << 20] {
-            let mut compressor = compressor(kind, size as u64).unwrap();
+            let mut compressor = compressor(kind, CompressionLevel::Default, size as u64).unwrap();
             // In turn, so that state left over from one would harm the next.
             for plain in [text(size), noise(size), vec![0; size], noise(size), text(size)] {
                 let stored = compressor.compress(&plain).unwrap().map(<[u8]>::to_vec);
@@ -130,9 +130,32 @@ fn compressed_clusters_are_read_back() {
 }
 
 #[test]
+fn every_level_is_read_back_and_higher_ones_are_not_larger() {
+    let plain = text(CLUSTER);
+    for kind in [CompressionType::Zlib, CompressionType::Zstd] {
+        let size = |level| {
+            let mut compressor = compressor(kind, level, CLUSTER as u64).unwrap();
+            let stored = compressor.compress(&plain).unwrap().unwrap().to_vec();
+            let mut out = vec![1; CLUSTER];
+            decompress(kind, &stored, &mut out).unwrap();
+            assert!(out == plain, "{kind:?} {level:?}");
+            stored.len()
+        };
+        let last = kind.level(CompressionLevel::Best).unwrap();
+        let sizes: Vec<usize> = (1..=last).map(|level| size(CompressionLevel::Number(level))).collect();
+        assert!(sizes[0] > sizes[sizes.len() - 1], "{kind:?} {sizes:?}");
+        assert_eq!(size(CompressionLevel::Fast), sizes[0]);
+        assert_eq!(size(CompressionLevel::Best), sizes[sizes.len() - 1]);
+        for wrong in [-1, 0, last + 1, i32::MAX] {
+            assert!(compressor(kind, CompressionLevel::Number(wrong), CLUSTER as u64).is_err(), "{kind:?} {wrong}");
+        }
+    }
+}
+
+#[test]
 fn a_short_last_cluster_is_compressed_by_its_own_length() {
     for kind in [CompressionType::Zlib, CompressionType::Zstd] {
-        let mut compressor = compressor(kind, CLUSTER as u64).unwrap();
+        let mut compressor = compressor(kind, CompressionLevel::Default, CLUSTER as u64).unwrap();
         assert!(compressor.compress(&noise(1000)).unwrap().is_none());
         let plain = text(1000);
         let stored = compressor.compress(&plain).unwrap().unwrap().to_vec();
@@ -145,7 +168,7 @@ fn a_short_last_cluster_is_compressed_by_its_own_length() {
 #[test]
 fn a_reader_with_a_window_of_4_kib_and_one_buffer_reads_our_clusters() {
     let plain = text(CLUSTER);
-    let mut compressor = compressor(CompressionType::Zlib, CLUSTER as u64).unwrap();
+    let mut compressor = compressor(CompressionType::Zlib, CompressionLevel::Default, CLUSTER as u64).unwrap();
     let stored = compressor.compress(&plain).unwrap().unwrap();
     let mut out = vec![0; CLUSTER];
     let mut reader = flate2::Decompress::new_with_window_bits(false, 12);

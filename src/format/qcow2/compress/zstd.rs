@@ -4,11 +4,15 @@ use std::cell::RefCell;
 
 use zstd_safe::{CCtx, DCtx, InBuffer, OutBuffer, ResetDirective};
 
+use super::Levels;
 use crate::error::{Error, Result};
 use crate::image::Compressor;
 
 /// The library's default level, which the reference uses, too.
 const LEVEL: i32 = 3;
+
+/// What can be asked for.
+pub(super) const LEVELS: Levels = Levels { fast: 1, default: LEVEL, best: 22 };
 
 thread_local! {
     static CONTEXT: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
@@ -50,21 +54,22 @@ fn failed(_code: usize) -> Error {
 /// Compresses clusters by Zstandard.
 pub(super) struct Encoder {
     context: CCtx<'static>,
+    level: i32,
     out: Vec<u8>,
 }
 
 impl Encoder {
-    /// A compressor for clusters of `cluster` bytes.
-    pub(super) fn new(cluster: usize) -> Result<Self> {
+    /// A compressor for clusters of `cluster` bytes, of a level in [`LEVELS`].
+    pub(super) fn new(cluster: usize, level: i32) -> Result<Self> {
         let context = CCtx::try_create().ok_or_else(|| Error::os(libc::ENOMEM))?;
         // Room for the worst case: the encoder is faster when it need not watch the end of the buffer.
-        Ok(Encoder { context, out: vec![0; zstd_safe::compress_bound(cluster)] })
+        Ok(Encoder { context, level, out: vec![0; zstd_safe::compress_bound(cluster)] })
     }
 }
 
 impl Compressor for Encoder {
     fn compress(&mut self, cluster: &[u8]) -> Result<Option<&[u8]>> {
-        let len = self.context.compress(&mut self.out[..], cluster, LEVEL).map_err(failed)?;
+        let len = self.context.compress(&mut self.out[..], cluster, self.level).map_err(failed)?;
         Ok((len < cluster.len()).then(|| &self.out[..len]))
     }
 }
