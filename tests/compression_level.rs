@@ -91,7 +91,7 @@ fn what_cannot_be_is_refused_before_anything_is_touched() {
     for line in ["create -f qcow2 -o compression_level=1 out 1M", "measure -O qcow2 --size 1M -o compression_level=1"] {
         let done = ours(&sandbox, line);
         assert_eq!(done.code, 1, "{done}");
-        assert!(done.stderr.starts_with("qemu-img: Invalid parameter 'compression_level'\n"), "{done}");
+        assert!(done.stderr.contains("Invalid parameter 'compression_level'\n"), "{done}");
         assert!(done.stderr.contains("it goes with 'convert -c'"), "{done}");
         assert!(!sandbox.file("out").exists());
     }

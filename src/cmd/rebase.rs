@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<i32> {
 /// Checks in the reference's order, but everything before anything is copied; then copies, and changes the header.
 fn rebase(request: &Request<'_>, image: &Chain, unchecked: bool, context: &OpenContext, watch: &Watch) -> Result<()> {
     let layer = &image.top().layer;
-    if request.compress && !format::find(layer.format()).is_some_and(|format| format.compression.is_some()) {
+    if request.compress && format::find(layer.format()).is_none_or(|format| format.compression.is_none()) {
         return Err(Error::unsupported("Compression not supported for this file format"));
     }
     if let Some(unknown) = request.backing_format.filter(|format| !is_known_driver(format)) {
