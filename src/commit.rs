@@ -34,7 +34,7 @@ impl Commit<'_> {
             offload: OffloadMode::Clone,
             rate: self.rate,
         };
-        copy::run(Job { source: &source, target: self.base, options, monitor: self.monitor })?;
+        copy::run(Job { source: &source, target: self.base, options, monitor: self.monitor, digest: None })?;
         self.monitor.phase(Phase::Flush);
         self.base.top().layer.flush()
     }

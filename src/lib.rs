@@ -9,6 +9,7 @@ pub mod commit;
 pub mod compare;
 pub mod copy;
 pub mod crypto;
+pub mod digest;
 pub mod error;
 pub mod format;
 pub mod image;

@@ -37,7 +37,8 @@ impl Rebase<'_> {
             offload: OffloadMode::Never,
             rate: None,
         };
-        let copied = copy::run(Job { source: &source, target: self.image, options, monitor: self.monitor });
+        let copied =
+            copy::run(Job { source: &source, target: self.image, options, monitor: self.monitor, digest: None });
         // What has been copied is right whatever happens next; kept, its space is accounted for.
         let flushed = self.image.top().layer.flush();
         copied.map_err(|error| error.reword(wording)).and(flushed)

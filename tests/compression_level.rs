@@ -17,12 +17,12 @@ fn write_source(sandbox: &Sandbox) {
     let mut random = Random::new(11);
     let words: Vec<String> = (0..700).map(|_| format!("w{:x} ", random.below(1 << 20))).collect();
     let mut text = String::new();
-    while text.len() < 2 << 20 {
+    while text.len() < 8 << 20 {
         text.push_str(&words[random.below(700) as usize]);
     }
-    text.truncate(2 << 20);
+    text.truncate(8 << 20);
     let mut bytes = text.into_bytes();
-    bytes.resize(3 << 20, 0);
+    bytes.resize(9 << 20, 0);
     fs::write(sandbox.file("source"), bytes).expect("source");
 }
 
@@ -55,7 +55,7 @@ fn an_existing_target_takes_a_level_too() {
     let sandbox = Sandbox::new();
     write_source(&sandbox);
     let content = |level: &str| {
-        ours(&sandbox, "create -q -f qcow2 out 3M").expect_ok("a target");
+        ours(&sandbox, "create -q -f qcow2 out 9M").expect_ok("a target");
         let line = format!("convert -n -f raw -O qcow2 -c -o compression_level={level} source out");
         ours(&sandbox, &line).expect_ok(&line);
         sandbox.reference("compare -f raw -F qcow2 source out").expect_ok(&line);
@@ -80,7 +80,7 @@ fn what_cannot_be_is_refused_before_anything_is_touched() {
     for (line, message) in cases {
         let sandbox = Sandbox::new();
         write_source(&sandbox);
-        ours(&sandbox, "create -q -f qcow2 out 3M").expect_ok("a target");
+        ours(&sandbox, "create -q -f qcow2 out 9M").expect_ok("a target");
         let before = fs::read(sandbox.file("out")).expect("target");
         let done = ours(&sandbox, &format!("{line} -f raw source out"));
         assert_eq!((done.code, done.stdout.as_str()), (1, ""), "{line}: {done}");

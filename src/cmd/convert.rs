@@ -11,6 +11,7 @@ use clap::Arg;
 
 use self::request::{Parsed, parse_rate, parse_sparse, parse_workers};
 use super::Command;
+use super::digest::parse_algorithm;
 use super::source_snapshot::parse_snapshot;
 use crate::cli::args::{Args, OWN, flag, object, operands, parsed, value};
 use crate::cli::common;
@@ -101,7 +102,7 @@ fn target_options() -> [Arg; 9] {
     ]
 }
 
-fn work_options() -> [Arg; 9] {
+fn work_options() -> [Arg; 10] {
     [
         flag("bitmaps", "Copy the persistent bitmaps, too").long("bitmaps"),
         flag("skip-broken-bitmaps", "Leave out bitmaps that are inconsistent, instead of giving up")
@@ -121,6 +122,10 @@ fn work_options() -> [Arg; 9] {
             .short('C')
             .long("copy-range-offloading"),
         flag("compress", "Compress the target's clusters").short('c').alias("compress"),
+        value("digest", "sha256|blake3", "Print the checksum of the disk, computed while it is copied")
+            .value_parser(parsed(parse_algorithm))
+            .long("digest")
+            .help_heading(OWN),
         flag("verify", "Read the finished target back and compare it with the sources")
             .long("verify")
             .help_heading(OWN),

@@ -157,7 +157,7 @@ fn copy_range(
         offload: OffloadMode::Never,
         rate: None,
     };
-    copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch })
+    copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch, digest: None })
         .map_err(|error| error.reword(wording))?;
     target.top().layer.flush()?;
     drop(target);

@@ -12,6 +12,7 @@ mod compare;
 mod convert;
 mod create;
 mod dd;
+mod digest;
 mod info;
 mod map;
 mod measure;
@@ -52,6 +53,7 @@ pub static COMMANDS: &[&Command] = &[
     &convert::COMMAND,
     &create::COMMAND,
     &dd::COMMAND,
+    &digest::COMMAND,
     &info::COMMAND,
     &map::COMMAND,
     &measure::COMMAND,

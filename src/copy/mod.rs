@@ -10,6 +10,7 @@
 //!
 //! The first error stops everybody. Each worker holds one window and, when compressing, as much again.
 
+pub mod digest;
 pub mod offload;
 mod pack;
 pub mod plan;
@@ -22,6 +23,7 @@ pub mod turn;
 pub mod verify;
 mod worker;
 
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::image::{Chain, CompressionLevel};
 
@@ -161,6 +163,15 @@ pub struct Job<'a> {
     pub options: CopyOptions,
     /// Who watches.
     pub monitor: &'a dyn Monitor,
+    /// What computes the digest of the source on the way. Not with [`CopyOptions::salvage`].
+    pub digest: Option<&'a Digest>,
+}
+
+impl Job<'_> {
+    /// How much of the job a task is, in bytes: what is moved, or what is looked at.
+    fn work_in(&self, task: &plan::Task) -> u64 {
+        if self.digest.is_some() { task.end() - task.start() } else { task.payload() }
+    }
 }
 
 /// Copies. Does not flush the target.

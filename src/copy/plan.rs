@@ -101,6 +101,8 @@ pub struct PlanRules {
     pub zeros_are_data: bool,
     /// Errors while asking for extents are warned about, and the range is read all the same.
     pub salvage: bool,
+    /// There are tasks for every byte, also where there is nothing to do: somebody looks at all of them.
+    pub everything: bool,
 }
 
 /// A status that holds for more than was asked for yet.
@@ -162,7 +164,9 @@ impl<'a> Plan<'a> {
             if self.rules.whole_clusters {
                 make_whole(&mut task.items, self.rules.cluster);
             }
-            if task.items.iter().any(|item| !matches!(item.kind, ItemKind::Blank | ItemKind::Keep)) {
+            if self.rules.everything
+                || task.items.iter().any(|item| !matches!(item.kind, ItemKind::Blank | ItemKind::Keep))
+            {
                 task.index = self.index;
                 self.index += 1;
                 return Ok(true);
@@ -177,6 +181,7 @@ impl<'a> Plan<'a> {
         let limit = match item.kind {
             ItemKind::Data { .. } => return,
             ItemKind::Zero | ItemKind::Offload(_) => LONG,
+            ItemKind::Blank | ItemKind::Keep if self.rules.everything => LONG,
             ItemKind::Blank | ItemKind::Keep => u64::MAX,
         };
         let mut end = known.end.min(item.guest.saturating_add(limit));

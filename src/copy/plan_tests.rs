@@ -8,7 +8,14 @@ fn chain(parts: &[(u64, Part)]) -> Chain {
 }
 
 fn rules(cluster: u64) -> PlanRules {
-    PlanRules { cluster, whole_clusters: false, blank_from: u64::MAX, zeros_are_data: false, salvage: false }
+    PlanRules {
+        cluster,
+        whole_clusters: false,
+        blank_from: u64::MAX,
+        zeros_are_data: false,
+        salvage: false,
+        everything: false,
+    }
 }
 
 /// All tasks in one line each: `start+len:kind` of each item in KiB.

@@ -9,7 +9,7 @@ use super::plan::{Item, ItemKind, Plan, PlanRules, Task, WINDOW};
 use super::rate::RateLimit;
 use super::scan::{SparseRule, split_differences};
 use super::turn::Turn;
-use super::{Job, OffloadMode, Phase, TargetState, pack};
+use super::{Job, OffloadMode, Phase, TargetState, digest, pack};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{
     Compressor, Edit, EditKind, Layer, Layout, Payload, Pending, Piece, Range, ZeroFlags, write_payload,
@@ -54,6 +54,7 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
         },
         zeros_are_data: job.options.min_sparse == 0,
         salvage: job.options.salvage,
+        everything: job.digest.is_some(),
     };
     if job.monitor.wants_total() {
         job.monitor.phase(Phase::Scan);
@@ -97,6 +98,9 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
 
 /// Bytes that will be moved.
 fn total(job: &Job<'_>, rules: PlanRules) -> Result<u64> {
+    if job.digest.is_some() {
+        return Ok(job.source.size());
+    }
     let mut plan = Plan::new(job.source, rules);
     let mut task = Task::default();
     let mut bytes = 0;
@@ -118,7 +122,7 @@ impl Shared<'_> {
     /// One worker: does tasks until there are none left, or somebody failed.
     fn work(&self) {
         // A panic must not leave the others waiting for a turn that never comes.
-        let guard = StopOnPanic(&self.turn);
+        let guard = StopOnPanic(self);
         let mut task = Task::default();
         if let Err(error) = self.work_through(&mut task) {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,9 +130,17 @@ impl Shared<'_> {
                 *failure = Some((task.index, error));
             }
             drop(failure);
-            self.turn.stop();
+            self.stop();
         }
         std::mem::forget(guard);
+    }
+
+    /// Nobody shall wait for what will not come.
+    fn stop(&self) {
+        self.turn.stop();
+        if let Some(digest) = self.job.digest {
+            digest.stop();
+        }
     }
 
     fn work_through(&self, task: &mut Task) -> Result<()> {
@@ -138,10 +150,9 @@ impl Shared<'_> {
             if !self.next_task(task)? {
                 break;
             }
-            let bytes = task.payload();
-            self.throttle(bytes)?;
+            self.throttle(task.payload())?;
             worker.perform(task)?;
-            self.job.monitor.advance(bytes);
+            self.job.monitor.advance(self.job.work_in(task));
             self.job.monitor.reached(task.end(), self.job.source.size());
         }
         Ok(())
@@ -194,9 +205,9 @@ impl Shared<'_> {
     }
 }
 
-struct StopOnPanic<'a>(&'a Turn);
+struct StopOnPanic<'s, 'a>(&'s Shared<'a>);
 
-impl Drop for StopOnPanic<'_> {
+impl Drop for StopOnPanic<'_, '_> {
     fn drop(&mut self) {
         self.0.stop();
     }
@@ -228,6 +239,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     fn perform(&mut self, task: &Task) -> Result<()> {
+        let shared = self.shared;
         let start = task.start();
         // Where the source ends inside a granule of a larger target, the rest of the granule stays.
         let granule =
@@ -242,6 +254,10 @@ impl<'s, 'a> Worker<'s, 'a> {
         }
         self.edits.clear();
         self.load(task, granule)?;
+        if let Some(digest) = shared.job.digest {
+            let (source, window) = (shared.job.source, &self.buf);
+            digest.add(task.index, start, &mut |sink| digest::feed(source, task, window, sink))?;
+        }
         if end > task.end() {
             self.edits.push(Edit { guest: task.end(), len: end - task.end(), kind: EditKind::Keep });
         }

@@ -52,7 +52,7 @@ fn copy(source: FakeLayer, options: CopyOptions, old: u8, monitor: &dyn Monitor)
     let chains = [chain(Box::new(source))];
     let source = Source::new(&chains, false);
     let (storage, target) = target(vec![old; source.size() as usize]);
-    let result = run(Job { source: &source, target: &target, options, monitor });
+    let result = run(Job { source: &source, target: &target, options, monitor, digest: None });
     (storage.to_vec(), result)
 }
 
@@ -161,7 +161,7 @@ fn a_backed_target_keeps_what_the_source_has_from_its_backing_file() {
     let source = Source::new(&chains, true);
     let (storage, target) = target(vec![7; 3 * M as usize]);
     let options = CopyOptions { target: TargetState::Backed { zero_from: u64::MAX }, ..options(2) };
-    run(Job { source: &source, target: &target, options, monitor: &Unwatched }).unwrap();
+    run(Job { source: &source, target: &target, options, monitor: &Unwatched, digest: None }).unwrap();
     let mut wanted = expected(&parts);
     wanted[..M as usize].fill(7);
     assert!(storage.to_vec() == wanted);
@@ -186,9 +186,10 @@ fn a_full_disk_ends_the_copy() {
         source.dense = true;
         let chains = [chain(Box::new(source))];
         let source = Source::new(&chains, false);
-        let error = run(Job { source: &source, target: &target, options: options(workers), monitor: &Unwatched })
-            .unwrap_err()
-            .to_string();
+        let error =
+            run(Job { source: &source, target: &target, options: options(workers), monitor: &Unwatched, digest: None })
+                .unwrap_err()
+                .to_string();
         assert!(error.starts_with("error while writing at byte "), "{error}");
         assert!(error.ends_with(": No space left on device"), "{error}");
         if let Some(from) = from {

@@ -4,6 +4,7 @@ use crate::cli::args::Args;
 use crate::cli::create_options::{asks_for_help, take_compression_level};
 use crate::cli::progress::Form;
 use crate::cmd::source_snapshot::SnapshotChoice;
+use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::image::CompressionLevel;
 use crate::number::{number_argument, size_argument};
@@ -74,6 +75,8 @@ pub struct Request<'a> {
     pub quiet: bool,
     /// `--verify`.
     pub verify: bool,
+    /// `--digest`.
+    pub digest: Option<Algorithm>,
 }
 
 /// What came of looking at the arguments.
@@ -158,6 +161,7 @@ pub fn parse(args: &Args) -> Result<Parsed<'_>> {
         progress: args.progress(),
         quiet: args.flag("quiet"),
         verify: args.flag("verify"),
+        digest: args.get::<Algorithm>("digest").copied(),
     })))
 }
 
@@ -180,6 +184,7 @@ fn check_combinations(args: &Args, creation: bool, level: bool) -> Result<()> {
         (args.flag("no-create") && creation, "-o has no effect when skipping image creation"),
         (args.flag("target-is-zero") && !args.flag("no-create"), "--target-is-zero requires use of -n flag"),
         (level && !args.flag("compress"), "compression_level has no effect without -c"),
+        (args.given("digest") && args.flag("salvage"), "--digest has no meaning for a source that needs --salvage"),
         (args.flag("verify") && args.flag("salvage"), "--verify cannot compare with a source that needs --salvage"),
     ];
     match checks.iter().find(|(wrong, _)| *wrong) {

@@ -8,9 +8,12 @@ use super::target::{NewTarget, Target};
 use crate::cli::common::image_spec;
 use crate::cli::output;
 use crate::cli::progress::Ending;
+use crate::cmd::digest::line as digest_line;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::cmd::watch::Watch;
+use crate::copy::verify::Reader;
 use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
+use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
 use crate::storage::CacheMode;
@@ -20,10 +23,35 @@ pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let watch = Watch::new(request.progress.clone(), request.quiet)?;
     let result = convert(request, context, &watch);
     watch.finish(Ending::of(&result));
-    result
+    result?.print(request)
 }
 
-fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Result<()> {
+/// What is known about the target in the end, besides that it is there.
+struct Findings {
+    /// `--verify`: who has read it back.
+    reader: Option<Reader>,
+    /// `--digest`.
+    digest: Option<String>,
+}
+
+impl Findings {
+    fn print(&self, request: &Request<'_>) -> Result<()> {
+        let reader = match self.reader {
+            _ if request.quiet => None,
+            None => None,
+            Some(Reader::Independent) => Some("qcow2-rs, an independent reader"),
+            Some(Reader::Own) => Some("this program's own reader"),
+            Some(Reader::OwnInstead) => Some("this program's own reader, as qcow2-rs gave up"),
+        };
+        let mut text = reader.map_or_else(String::new, |reader| format!("Verified: read back by {reader}\n"));
+        if let Some(digest) = &self.digest {
+            text.push_str(&digest_line(digest, request.target));
+        }
+        if text.is_empty() { Ok(()) } else { output::print(&text) }
+    }
+}
+
+fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Result<Findings> {
     let chains = open_sources(request, context)?;
     load_snapshot(request, &chains)?;
     let source_size = Source::new(&chains, false).size();
@@ -53,7 +81,8 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
 
     let source = Source::new(&chains, backed);
     let options = copy_options(request, &target.chain, backed);
-    copy::run(Job { source: &source, target: &target.chain, options, monitor: watch })?;
+    let digest = request.digest.map(|algorithm| Digest::new(algorithm, source_size));
+    copy::run(Job { source: &source, target: &target.chain, options, monitor: watch, digest: digest.as_ref() })?;
     let Target { chain, spec, guard } = target;
     let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
     watch.phase(Phase::Flush);
@@ -65,20 +94,22 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
         bitmaps::copy_all(&**from, &**to, request.skip_broken_bitmaps, warn)?;
         flush()?;
     }
-    if request.verify {
+    let reader = if request.verify {
         // Opened anew, as what is in memory of the tables could be right where the file is wrong; the lock stays held.
         context.names.forget();
         let again = open_chain(&spec, OpenFlags { share: true, cache, ..OpenFlags::READ }, context)
             .context(|| format!("'{}' is not what it should be", request.target))?;
-        verify(request, &chains, &again, watch)?;
-    }
+        Some(verify(request, &chains, &again, watch)?)
+    } else {
+        None
+    };
     drop(chain);
     guard.keep();
-    Ok(())
+    Ok(Findings { reader, digest: digest.map(Digest::finish) })
 }
 
 /// Compares the finished target with the sources.
-fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch) -> Result<()> {
+fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch) -> Result<Reader> {
     // Panics of the second reader mean that our own takes over.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -86,12 +117,8 @@ fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch
             hook(info);
         }
     }));
-    let reader = copy::verify::verify(&Source::new(chains, false), target, watch)
-        .context(|| format!("'{}' is not what it should be", request.target))?;
-    if reader == copy::verify::Reader::OwnInstead && !request.quiet {
-        output::warn("the independent reader gave up; the target was verified with this program's own reader");
-    }
-    Ok(())
+    copy::verify::verify(&Source::new(chains, false), target, watch)
+        .context(|| format!("'{}' is not what it should be", request.target))
 }
 
 fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {
