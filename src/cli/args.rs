@@ -8,6 +8,7 @@
 //! keep every occurrence: [`Args::get`] is the last one, as in the reference, and [`Args::all`] all of them.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::sync::OnceLock;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
@@ -21,6 +22,7 @@ use super::object::{self, Objects};
 use crate::cmd::Command;
 use crate::crypto::Secrets;
 use crate::error::{Error, Kind, Result};
+use crate::sys;
 
 /// The name of the program, as messages give it.
 pub const PROGRAM: &str = "qemu-img";
@@ -100,11 +102,17 @@ where
 }
 
 /// The parsed arguments of one command.
-#[derive(Debug)]
 pub struct Args {
     command: &'static str,
     matches: ArgMatches,
     secrets: Secrets,
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the words: some of them may be secrets.
+        f.debug_struct("Args").field("command", &self.command).finish_non_exhaustive()
+    }
 }
 
 /// What came of reading the arguments.
@@ -180,7 +188,11 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
     };
     let mut args = Args { command: command.name, matches, secrets: Secrets::default() };
     // Before the mistakes: the reference defines objects as it meets them.
-    match object::define(&args.texts(OBJECT)) {
+    let objects = args.texts(OBJECT);
+    if !objects.is_empty() {
+        sys::secret::guard().map_err(Mistake::plain)?;
+    }
+    match object::define(&objects) {
         Ok(Objects::Secrets(secrets)) => args.secrets = secrets,
         Ok(Objects::Help(text)) => return Ok(Parsed::Help(text.to_owned())),
         Err(error) => return Err(Mistake::of(command, error)),

@@ -8,7 +8,7 @@ use super::image_opts::image_options;
 use super::output;
 use super::progress::{self, Descriptor, Form};
 use crate::error::{Error, Result};
-use crate::image::{ImageSpec, OpenContext};
+use crate::image::{ImageSpec, OpenContext, OpenPolicy};
 
 /// The IDs of the options about progress.
 const PROGRESS: &str = "progress";
@@ -93,6 +93,22 @@ pub fn force_share() -> Arg {
     flag("force-share", "Open the image even if another process is writing to it").short('U').long("force-share")
 }
 
+/// `--untrusted`, which every command has.
+pub fn untrusted() -> Arg {
+    flag(
+        "untrusted",
+        "Open images from strangers: only the files named here, not those that images refer to; formats are not guessed; \
+         tighter limits. QEMU_IMG_UNTRUSTED=1 in the environment does the same",
+    )
+    .long("untrusted")
+    .help_heading(OWN)
+}
+
+/// Whether the environment asks for what [`untrusted`] does. Whoever sets the variable to something means it.
+fn untrusted_by_environment() -> bool {
+    std::env::var_os("QEMU_IMG_UNTRUSTED").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
 /// `--output` of the command called `command`.
 pub fn output(command: &'static str) -> Arg {
     value("output", "human|json", "Print for people (the default) or as JSON").long("output").value_parser(parsed(
@@ -139,6 +155,8 @@ impl Args {
 
     /// What opening images needs to know: the secrets, and where warnings go.
     pub fn context(&self) -> OpenContext {
-        OpenContext { secrets: self.secrets().clone(), warnings: output::WARNINGS, ..OpenContext::default() }
+        let untrusted = self.flag("untrusted") || untrusted_by_environment();
+        let policy = if untrusted { OpenPolicy::UNTRUSTED } else { OpenPolicy::TRUSTING };
+        OpenContext { secrets: self.secrets().clone(), policy, warnings: output::WARNINGS, ..OpenContext::default() }
     }
 }

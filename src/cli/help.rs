@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction};
 
 use super::args::PROGRAM;
+use super::common;
 use crate::cmd::{COMMANDS, Command};
 use crate::format::FORMATS;
 
@@ -18,7 +19,7 @@ pub(super) fn define(command: &Command) -> clap::Command {
         .disable_version_flag(true)
         .about(command.summary)
         .arg(help);
-    (command.define)(definition)
+    (command.define)(definition).arg(common::untrusted())
 }
 
 /// The whole program as one definition, for what is made out of it: shell completions and manual pages.

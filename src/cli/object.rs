@@ -1,7 +1,10 @@
 //! `--object`: things that other options refer to by ID. The one kind there is here is the secret.
 
+use std::fs::File;
+use std::io::Read;
+
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::keyval;
 use super::optlist::check_id;
@@ -72,7 +75,7 @@ pub fn define(definitions: &[&str]) -> Result<Objects> {
 /// The members of one object, whose kind has been checked; or the help that it asks for.
 fn read(text: &str) -> Result<Result<Members, &'static str>> {
     if text.starts_with('{') {
-        let Value::Object(values) = jsonname::parse(text)? else {
+        let Value::Object(values) = jsonname::parse(text).map_err(discreet)? else {
             return Err(Error::invalid("Parameter 'qom-type' is missing"));
         };
         let members = Members { values, json: true };
@@ -87,6 +90,14 @@ fn read(text: &str) -> Result<Result<Members, &'static str>> {
     }
     check_kind(members.required("qom-type")?)?;
     if found.help { Ok(Err(SECRET_HELP)) } else { Ok(Ok(members)) }
+}
+
+/// An error in the text of a secret, without the text that it quotes.
+fn discreet(error: Error) -> Error {
+    match error.to_string().split_once('\'') {
+        Some((text, _)) => Error::invalid(format!("{text}... (not shown, as it may be part of a secret)")),
+        None => error,
+    }
 }
 
 fn check_kind(kind: &str) -> Result<()> {
@@ -105,6 +116,22 @@ struct Members {
     values: Map<String, Value>,
     /// Whether they came as JSON, which decides what messages say.
     json: bool,
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.values.values_mut().for_each(wipe);
+    }
+}
+
+/// Overwrites all texts in a value.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(wipe),
+        Value::Object(values) => values.values_mut().for_each(wipe),
+        _ => {}
+    }
 }
 
 impl Members {
@@ -153,8 +180,8 @@ fn secret<'a>(members: &'a Members, others: &Secrets) -> Result<(&'a str, Secret
             };
             unseal(key, iv, &data, base64)?
         }
-        None if base64 => Secret::new(decode_base64(&data)?.to_vec()),
-        None => Secret::new(data.to_vec()),
+        None if base64 => decode_base64(&data)?.into(),
+        None => data.into(),
     };
     Ok((id, secret))
 }
@@ -165,8 +192,8 @@ fn payload(data: Option<&str>, file: Option<&str>) -> Result<Zeroizing<Vec<u8>>>
         (Some(_), Some(_)) => Err(Error::invalid("'file' and 'data' are mutually exclusive")),
         (None, None) => Err(Error::invalid("Either 'file' or 'data' must be provided")),
         (Some(data), None) => Ok(Zeroizing::new(text::to_bytes(data))),
-        (None, Some(file)) => match std::fs::read(text::to_os(file)) {
-            Ok(data) => Ok(Zeroizing::new(data)),
+        (None, Some(file)) => match read_file(file) {
+            Ok(data) => Ok(data),
             Err(error) => {
                 let verb =
                     if error.kind() == std::io::ErrorKind::IsADirectory { "Error reading" } else { "Failed to open" };
@@ -175,6 +202,34 @@ fn payload(data: Option<&str>, file: Option<&str>) -> Result<Zeroizing<Vec<u8>>>
             }
         },
     }
+}
+
+/// The longest file that holds a secret, in bytes. (The reference has no limit; a passphrase is far shorter.)
+const FILE_MAX: usize = 16 << 20;
+
+/// Reads a file into memory that is wiped, also where it has to move.
+fn read_file(name: &str) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(text::to_os(name))?;
+    let mut data = Zeroizing::new(vec![0; 4096]);
+    let mut filled = 0;
+    loop {
+        match file.read(&mut data[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if filled == data.len() {
+            if filled >= FILE_MAX {
+                return Err(std::io::Error::from_raw_os_error(libc::EFBIG));
+            }
+            let mut larger = Zeroizing::new(vec![0; 2 * filled]);
+            larger[..filled].copy_from_slice(&data);
+            data = larger;
+        }
+    }
+    data.truncate(filled);
+    Ok(data)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `info`: what an image is and what it contains.
 
-mod human;
+pub mod human;
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::cli::args::{Args, flag, object, operands};
 use crate::cli::common::{self, Output};
 use crate::cli::output::print;
 use crate::error::{Error, Result};
-use crate::image::{ImageSpec, NodeReport, OpenContext, OpenFlags, open_chain};
+use crate::image::{ImageSpec, NodeReport, OpenContext, OpenFlags, Reference, open_chain};
 use crate::json;
 
 /// The command.
@@ -70,6 +70,7 @@ fn backing_chain(first: ImageSpec, flags: OpenFlags, context: &OpenContext) -> R
         }
         let report = NodeReport::new(chain.top())?;
         if let (Some(backing), Some(full)) = (&report.backing, &report.full_backing) {
+            context.policy.check(&report.filename, Reference::Backing(full), false)?;
             next = Some(ImageSpec::name(full, backing.format.as_deref()));
         }
         reports.push(report);

@@ -25,6 +25,9 @@ mod watch;
 use crate::cli::args::Args;
 use crate::error::Result;
 
+#[doc(hidden)]
+pub use info::human::text as info_text;
+
 /// One subcommand.
 #[derive(Debug)]
 pub struct Command {

@@ -7,7 +7,7 @@ use sha1::Sha1;
 use sha2::Digest;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
 use sm3::Sm3;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A hash algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,10 @@ impl HashAlg {
             for part in parts {
                 state.update(part);
             }
-            Zeroizing::new(state.finalize().to_vec())
+            let mut digest = state.finalize();
+            let copy = Zeroizing::new(digest.to_vec());
+            digest.as_mut_slice().zeroize();
+            copy
         }
         match self {
             HashAlg::Md5 => run::<Md5>(parts),

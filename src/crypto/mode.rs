@@ -127,7 +127,7 @@ impl Sectors {
         let mut sector = offset / SECTOR as u64;
         for batch in data.chunks_mut(BATCH) {
             let lanes = batch.len() / SECTOR;
-            let ivs = &mut ivs[..lanes];
+            let ivs: &mut [[u8; B]] = &mut ivs[..lanes];
             if self.spec.mode != Mode::Ecb {
                 self.ivgen.fill(sector, B, ivs.as_flattened_mut());
             }
@@ -152,6 +152,7 @@ impl Sectors {
                 }
             }
         }
+        ivs.as_flattened_mut().zeroize();
     }
 }
 

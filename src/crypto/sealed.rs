@@ -14,7 +14,7 @@ const KEY: usize = 32;
 /// out different is a disk that stays shut.)
 pub fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let mut out = Zeroizing::new(Vec::with_capacity(text.len() / 4 * 3));
-    let mut group = [0; 4];
+    let mut group = Zeroizing::new([0; 4]);
     let mut filled = 0;
     for &byte in text.iter().filter(|byte| **byte != b'\n') {
         group[filled] = byte;
@@ -25,7 +25,7 @@ pub fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         }
         filled = 0;
         let mut bits = 0;
-        for byte in group {
+        for byte in *group {
             bits = bits << 6 | digit(byte)?;
         }
         // Three bytes in 24 bits; a padding character in one of the last two places takes its byte away.
@@ -80,8 +80,9 @@ pub fn unseal(key: &Secret, iv: Option<&str>, sealed: &[u8], base64: bool) -> Re
         let text = format!("Incorrect number of padding bytes ({padding}) found on decrypted data");
         return Err(Error::invalid(text));
     }
-    let len = data.len() - usize::from(padding);
-    Ok(Secret::new(data[..len].to_vec()))
+    let len = data.len().saturating_sub(padding.into());
+    data.truncate(len);
+    Ok(data.into())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! The `twofish` library computes the S-boxes anew for every block, which gives about 1 MB/s.
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::cipher::BlockCipher;
 
@@ -89,11 +89,12 @@ impl Twofish {
         assert!(matches!(key.len(), 16 | 24 | 32), "callers know the lengths of keys");
         let (even, odd): (Vec<[u8; 4]>, Vec<[u8; 4]>) =
             key.as_chunks::<8>().0.iter().map(|k| ([k[0], k[1], k[2], k[3]], [k[4], k[5], k[6], k[7]])).unzip();
+        let (even, odd) = (Zeroizing::new(even), Zeroizing::new(odd));
         let product = |key: &[u8; 8], row: &[u8; 8]| {
             row.iter().zip(key).fold(0, |sum, (&a, &b)| sum ^ multiply(a, b, RS_POLYNOMIAL))
         };
-        let words: Vec<[u8; 4]> =
-            key.as_chunks::<8>().0.iter().rev().map(|key| RS.map(|row| product(key, &row))).collect();
+        let words: Zeroizing<Vec<[u8; 4]>> =
+            Zeroizing::new(key.as_chunks::<8>().0.iter().rev().map(|key| RS.map(|row| product(key, &row))).collect());
         let mut keys = [0; 40];
         for (number, pair) in (0u8..).zip(keys.as_chunks_mut::<2>().0) {
             let a = h(2 * number, &even);

@@ -4,15 +4,75 @@ use std::fmt;
 
 use super::NodeNames;
 use crate::crypto::Secrets;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::CacheMode;
 
-/// Which files named inside an image may be opened. Every name that comes out of an image goes through here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OpenPolicy {
-    /// Everything an image refers to, as the reference does.
-    #[default]
-    Trusting,
+/// How far an image is believed. Every name that comes out of an image goes through [`OpenPolicy::check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPolicy {
+    /// Whether the files that an image names are opened.
+    pub references: bool,
+    /// Whether the first bytes of a file decide about its format where nobody says it. Otherwise they can only tell a raw
+    /// image that is read, which is taken as it is.
+    pub probing: bool,
+    /// How large its structures may be.
+    pub limits: ImageLimits,
+}
+
+/// Limits on what an image may ask for. Formats have limits of their own, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of the active L1 table.
+    pub l1_bytes: u64,
+    /// Bytes of the refcount table.
+    pub refcount_table_bytes: u64,
+    /// Number of internal snapshots.
+    pub snapshots: u64,
+    /// Number of persistent bitmaps.
+    pub bitmaps: u64,
+    /// Rounds of key derivation, those of all key slots in use together.
+    pub key_rounds: u64,
+}
+
+impl OpenPolicy {
+    /// Everything that an image says is believed, as the reference does.
+    pub const TRUSTING: OpenPolicy = OpenPolicy { references: true, probing: true, limits: ImageLimits::FORMAT };
+    /// For images from strangers (`--untrusted`).
+    pub const UNTRUSTED: OpenPolicy = OpenPolicy { references: false, probing: false, limits: ImageLimits::TIGHT };
+}
+
+impl Default for OpenPolicy {
+    fn default() -> Self {
+        OpenPolicy::TRUSTING
+    }
+}
+
+impl ImageLimits {
+    /// None besides those of the format.
+    pub const FORMAT: ImageLimits = ImageLimits {
+        l1_bytes: u64::MAX,
+        refcount_table_bytes: u64::MAX,
+        snapshots: u64::MAX,
+        bitmaps: u64::MAX,
+        key_rounds: u64::MAX,
+    };
+    /// Enough for a disk of 256 TiB in clusters of 64 KiB, for whatever people do with snapshots and bitmaps, and for eight
+    /// key slots of two seconds each.
+    pub const TIGHT: ImageLimits = ImageLimits {
+        l1_bytes: 4 << 20,
+        refcount_table_bytes: 1 << 20,
+        snapshots: 1024,
+        bitmaps: 256,
+        key_rounds: 1 << 26,
+    };
+
+    /// Checks something an image has so much of against its limit; `what` says what it is.
+    pub fn check(what: &str, has: u64, limit: u64) -> Result<()> {
+        if has <= limit {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!("{what}: {has}, but no more than {limit} with --untrusted")))
+    }
 }
 
 /// A name that stands in an image and shall be opened.
@@ -25,11 +85,34 @@ pub enum Reference<'a> {
 }
 
 impl OpenPolicy {
-    /// Whether the image called `image` may lead to this file.
-    pub fn check(self, _image: &str, _reference: Reference<'_>) -> Result<()> {
-        match self {
-            OpenPolicy::Trusting => Ok(()),
+    /// Whether the image called `image` may lead to this file. `created` says that this run has made the image (see
+    /// [`OpenFlags::created`]).
+    pub fn check(&self, image: &str, reference: Reference<'_>, created: bool) -> Result<()> {
+        let (what, name) = match reference {
+            _ if self.references || created => return Ok(()),
+            Reference::Backing(name) => ("backing file", name),
+            Reference::DataFile(name) => ("data file", name),
+        };
+        Err(Error::unsupported(format!("The image '{image}' refers to the {what} '{name}', which is not opened"))
+            .hint("With --untrusted, nothing but the files named on the command line is opened."))
+    }
+
+    /// Whether an image whose format nobody has said may be opened as `format`, which its first bytes announce. With
+    /// `metadata`, it will only be described.
+    pub fn check_probed(&self, image: &str, format: &str, write: bool, metadata: bool) -> Result<()> {
+        let raw = format == "raw";
+        if self.probing || (!write && (raw || metadata)) {
+            return Ok(());
         }
+        let found = if raw { "are those of no other format than raw" } else { "look like those of another format" };
+        let text = format!("The format of '{image}' has to be named (-f): that its first bytes {found} proves nothing");
+        Err(Error::invalid(text).hint(match raw {
+            true => "With --untrusted, no format is guessed for writing. Give '-f raw' if it is a raw disk.".to_owned(),
+            false => format!(
+                "With --untrusted, no format is guessed. Give '-f {format}' if it is to be read as {format}, '-f raw' \
+                 if these bytes are part of the disk."
+            ),
+        }))
     }
 }
 
@@ -52,6 +135,8 @@ pub struct OpenFlags {
     /// This run has created the image: nothing is lost if it is unusable after a crash, so metadata may be written in any
     /// order.
     pub fresh: bool,
+    /// This run has created the image: the files that it names are those that the user has named.
+    pub created: bool,
     /// The image will be checked: damage that a check finds is no reason not to open it, and opening repairs nothing.
     pub check: bool,
     /// Files are to be read and written by the kernel's own asynchronous requests. Here requests are made by threads all
@@ -69,6 +154,7 @@ impl OpenFlags {
         no_backing: false,
         no_io: false,
         fresh: false,
+        created: false,
         native_aio: false,
         check: false,
     };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::drivers::is_virtual;
 use super::filename::{protocol_prefix, resolve_backing, strip_protocol};
-use super::node::{Child, FileNode, Parts};
+use super::node::{Child, FileNode, Parts, ProtocolNode};
 use super::nodename::NodeName;
 use super::options::NodeOptions;
 use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
@@ -35,7 +35,30 @@ pub fn open_layer(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> 
     Ok(open_chain(spec, OpenFlags { no_backing: true, ..flags }, context)?.into_top())
 }
 
-/// Opens the backing file that the image called `image` names (or will name) as `backing`.
+/// Opens an image whose bytes are in `storage`, and everything it lies on. `filename` is what messages call it and what names
+/// inside it are relative to; without `format` that is probed. Errors are as those of [`open_chain`].
+pub fn open_storage(
+    storage: Arc<dyn Storage>,
+    filename: &str,
+    format: Option<&str>,
+    flags: OpenFlags,
+    context: &OpenContext,
+) -> Result<Chain> {
+    let bytes = Child::Protocol(ProtocolNode {
+        storage,
+        filename: filename.to_owned(),
+        is_exact: true,
+        driver: "memory",
+        options: Options::new(),
+        image: None,
+        name: None,
+        says_nothing: false,
+    });
+    let target = Target { bytes: Some(bytes), ..Target::from(&ImageSpec::name(filename, format)) };
+    Opener { context, nesting: 0, again: false }.chain(target, flags).context(|| format!("Could not open '{filename}'"))
+}
+
+/// Opens the backing file that the user wants the image called `image` to have, by the name that will stand there.
 pub fn open_backing(
     image: &str,
     backing: &str,
@@ -44,7 +67,6 @@ pub fn open_backing(
     context: &OpenContext,
 ) -> Result<Chain> {
     let filename = resolve_backing(image, backing)?;
-    context.policy.check(image, Reference::Backing(&filename))?;
     let target = Target::from(&ImageSpec::name(filename, format));
     Opener { context, nesting: 0, again: false }.chain(target, flags)
 }
@@ -62,7 +84,7 @@ pub fn reopen_for_writing(chain: Chain, flags: OpenFlags, context: &OpenContext)
     options.remove("backing");
     let flags = OpenFlags { write: true, no_backing: true, ..flags };
     let opener = Opener { context, nesting: 0, again: true };
-    let (mut node, _) = opener.image(Target { filename, options }, flags)?;
+    let (mut node, _) = opener.image(Target { filename, options, bytes: None }, flags)?;
     node.lock_raw()?;
     if node.identity() != identity {
         return Err(Error::os(libc::ESTALE).context(format!("'{name}' was replaced while it was being opened")));
@@ -106,6 +128,8 @@ pub fn plain_name(filename: &str) -> Result<String> {
 struct Target {
     filename: Option<String>,
     options: NodeOptions,
+    /// What the image's bytes come from, where that is open already; the name is then for messages only.
+    bytes: Option<Child>,
 }
 
 impl From<&ImageSpec> for Target {
@@ -116,9 +140,11 @@ impl From<&ImageSpec> for Target {
                 if let Some(format) = format {
                     options.set("driver", format.as_str());
                 }
-                Target { filename: Some(filename.clone()), options }
+                Target { filename: Some(filename.clone()), options, bytes: None }
             }
-            ImageSpec::Options { options, .. } => Target { filename: None, options: NodeOptions::new(options.clone()) },
+            ImageSpec::Options { options, .. } => {
+                Target { filename: None, options: NodeOptions::new(options.clone()), bytes: None }
+            }
         }
     }
 }
@@ -170,7 +196,8 @@ impl<'a> Opener<'a> {
         let mut next = Some(BackingPlan { target, recorded: String::new(), overridden: false });
         while let Some(plan) = next.take() {
             let depth = nodes.len();
-            let flags = if depth == 0 { flags } else { OpenFlags { write: false, fresh: false, ..flags } };
+            let flags =
+                if depth == 0 { flags } else { OpenFlags { write: false, fresh: false, created: false, ..flags } };
             // Each level of the chain says that it could not open the one below.
             let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));
             let (node, backing) = self.image(plan.target, flags).map_err(nest)?;
@@ -202,7 +229,7 @@ impl<'a> Opener<'a> {
         if self.nesting > MAX_NESTING {
             return Err(Error::unsupported("Too many images inside images"));
         }
-        let mut target = target.read_name()?;
+        let mut target = if target.bytes.is_some() { target } else { target.read_name()? };
         let given = (target.filename.clone(), target.options.map().clone());
         let no_backing = self.wants_no_backing(&mut target.options);
         let driver = target.driver()?;
@@ -215,11 +242,13 @@ impl<'a> Opener<'a> {
             return Err(Error::invalid("Must specify either driver or file"));
         }
         let (flags, name) = general_options(&mut target.options, flags)?;
-        let file = self.child("file", target.filename.take(), &mut target.options, flags)?;
+        let file = match target.bytes.take() {
+            Some(bytes) => bytes,
+            None => self.child("file", target.filename.take(), &mut target.options, flags)?,
+        };
         let format = match driver {
             Some(Driver::Format(format)) => format,
-            // Who only now wants to write has been told what there is to be told.
-            _ => self.probe(&file, !flags.write || self.again)?,
+            _ => self.probe(&file, flags)?,
         };
         // As in the reference, the file below comes first.
         let name = self.take_name(name)?;
@@ -284,8 +313,9 @@ impl<'a> Opener<'a> {
         Ok(Node::with_parts(layer, parts))
     }
 
-    /// The format that the first bytes of a file announce.
-    fn probe(&self, file: &Child, read_only: bool) -> Result<&'static Format> {
+    /// The format that the first bytes of a file announce. Who only now wants to write has been told what there is to be
+    /// told.
+    fn probe(&self, file: &Child, flags: OpenFlags) -> Result<&'static Format> {
         let storage = file.storage();
         let len = storage.len()?;
         let mut head = [0; PROBE_LEN];
@@ -293,7 +323,8 @@ impl<'a> Opener<'a> {
         storage.read_at(head, 0).context(|| "Could not read image for determining its format")?;
         let name = file.base_name();
         let format = probe(head, name)?;
-        if format.name == "raw" && !read_only {
+        self.context.policy.check_probed(name, format.name, flags.write, flags.no_io)?;
+        if format.name == "raw" && flags.write && !self.again {
             self.context.warn(&Warning::Headed(format!(
                 "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         \
                  Automatically detecting the format is dangerous for raw images, write operations on block 0 will be \
@@ -323,8 +354,8 @@ impl<'a> Opener<'a> {
         if filename.is_none() && child.is_empty() {
             return Err(Error::invalid(format!("A block device must be specified for \"{name}\"")));
         }
-        let mut target = Target { filename, options: child }.read_name()?;
-        let flags = OpenFlags { no_backing: false, no_io: false, fresh: false, ..flags };
+        let mut target = Target { filename, options: child, bytes: None }.read_name()?;
+        let flags = OpenFlags { no_backing: false, no_io: false, fresh: false, created: false, ..flags };
         let protocol = match target.driver()? {
             Some(Driver::Format(format)) => {
                 target.options.set("driver", format.name);
@@ -474,7 +505,8 @@ impl Opening<'_, '_> {
         let filename = match &recorded {
             Some(backing) if !given => {
                 let filename = resolve_backing(node.base_name(), &backing.filename)?;
-                self.opener.context.policy.check(&node.filename, Reference::Backing(&filename))?;
+                let reference = Reference::Backing(&filename);
+                self.opener.context.policy.check(&node.filename, reference, self.flags.created)?;
                 Some(filename)
             }
             _ => None,
@@ -485,7 +517,7 @@ impl Opening<'_, '_> {
             options.set("driver", format);
         }
         let recorded = recorded.map(|backing| backing.filename).unwrap_or_default();
-        Ok(Some(BackingPlan { target: Target { filename, options }, recorded, overridden: given }))
+        Ok(Some(BackingPlan { target: Target { filename, options, bytes: None }, recorded, overridden: given }))
     }
 }
 
@@ -525,7 +557,7 @@ impl OpenRequest<'_> {
             (_, true) => None,
             (true, false) => {
                 let name = recorded.ok_or_else(|| Error::invalid("'data-file' is required for this image"))?;
-                self.context.policy.check(self.filename, Reference::DataFile(name))?;
+                self.context.policy.check(self.filename, Reference::DataFile(name), self.flags.created)?;
                 Some(name.to_owned())
             }
         };

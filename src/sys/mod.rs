@@ -12,6 +12,7 @@ pub mod device;
 pub mod fs;
 pub mod lock;
 pub mod memory;
+pub mod secret;
 pub mod signal;
 pub mod space;
 #[cfg(test)]

@@ -97,8 +97,9 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     let reader = if request.verify {
         // Opened anew, as what is in memory of the tables could be right where the file is wrong; the lock stays held.
         context.names.forget();
-        let again = open_chain(&spec, OpenFlags { share: true, cache, ..OpenFlags::READ }, context)
-            .context(|| format!("'{}' is not what it should be", request.target))?;
+        let flags = OpenFlags { share: true, cache, created: !request.existing, ..OpenFlags::READ };
+        let again =
+            open_chain(&spec, flags, context).context(|| format!("'{}' is not what it should be", request.target))?;
         Some(verify(request, &chains, &again, watch)?)
     } else {
         None

@@ -140,7 +140,7 @@ impl NewTarget {
         let no_flush = flags.cache.no_flush;
         create(CreateRequest { filename, size: self.size, options, context, no_flush }).context(converting)?;
         let spec = self.spec(name)?;
-        let chain = open_chain(&spec, flags, context)?;
+        let chain = open_chain(&spec, OpenFlags { created: true, ..flags }, context)?;
         Ok(Target { chain, spec, guard })
     }
 

@@ -99,6 +99,12 @@ impl Header {
         raw.interpret()
     }
 
+    /// The rounds of key derivation that trying a passphrase takes at most: each slot in use, and the digest for each.
+    pub(super) fn rounds(&self) -> u64 {
+        let of_slot = |slot: &Slot| u64::from(slot.iterations).saturating_add(self.digest_iterations.into());
+        self.slots.iter().filter(|slot| slot.active).map(of_slot).fold(0, u64::saturating_add)
+    }
+
     /// The header on disk.
     pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut raw = RawHeader::new_zeroed();

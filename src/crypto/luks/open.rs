@@ -11,6 +11,7 @@ use crate::crypto::afsplit;
 use crate::crypto::mode::{Mode, Sectors};
 use crate::crypto::{Secret, SectorCipher};
 use crate::error::{Error, Result};
+use crate::image::ImageLimits;
 
 /// An opened volume.
 #[derive(Clone, Debug)]
@@ -21,8 +22,9 @@ pub struct Luks {
     pub cipher: Option<Arc<dyn SectorCipher>>,
 }
 
-/// Opens a volume: reads and checks its header and, where a passphrase is given, finds the key slot it unlocks.
-pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>) -> Result<Luks> {
+/// Opens a volume: reads and checks its header and, where a passphrase is given, finds the key slot it unlocks. That may
+/// take no more than `max_rounds` rounds of key derivation, whichever slot it is.
+pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>, max_rounds: u64) -> Result<Luks> {
     let mut bytes = [0; HEADER_LEN];
     window.read(&mut bytes, 0)?;
     let header = Header::parse(&bytes)?;
@@ -33,6 +35,7 @@ pub fn open(window: HeaderWindow<'_>, passphrase: Option<&Secret>) -> Result<Luk
     if header.spec.mode == Mode::Xts && !header.key_len.is_multiple_of(2) {
         return Err(Error::corrupt("XTS cipher key length should be a multiple of 2"));
     }
+    ImageLimits::check("Rounds of key derivation", header.rounds(), max_rounds)?;
     for slot in header.slots.iter().filter(|slot| slot.active) {
         if let Some(key) = unlock(&header, slot, window, passphrase.bytes())? {
             let cipher = Sectors::new(header.spec, &key)?;

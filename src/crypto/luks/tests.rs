@@ -65,7 +65,8 @@ fn created_volumes_open() {
                 continue;
             }
             let (storage, new) = volume(&pairs);
-            let opened = open(window(&storage), Some(&secret("abc"))).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let opened = open(window(&storage), Some(&secret("abc")), u64::MAX)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_same(&*new.cipher, &**opened.cipher.as_ref().unwrap(), &what);
             assert_eq!((opened.info.cipher_alg, opened.info.cipher_mode), (*cipher, *mode));
             assert_eq!((opened.info.ivgen_alg, opened.info.hash_alg), (ivgen, hash));
@@ -78,7 +79,7 @@ fn every_hash_works_with_every_split() {
     for hash in HASHES {
         for cipher in ["aes-128", "aes-192"] {
             let (storage, new) = volume(&[("hash-alg", hash), ("cipher-alg", cipher), ("cipher-mode", "cbc")]);
-            let opened = open(window(&storage), Some(&secret("abc"))).unwrap();
+            let opened = open(window(&storage), Some(&secret("abc")), u64::MAX).unwrap();
             assert_same(&*new.cipher, &*opened.cipher.unwrap(), hash);
         }
     }
@@ -102,7 +103,7 @@ fn any_key_slot_unlocks() {
         bytes.resize(start, 0);
         bytes.extend_from_slice(&material);
         let storage = MemStorage::new(bytes);
-        let opened = open(window(&storage), Some(&secret("abc"))).unwrap();
+        let opened = open(window(&storage), Some(&secret("abc")), u64::MAX).unwrap();
         assert_same(&*new.cipher, &*opened.cipher.unwrap(), "slot");
     }
 }
@@ -111,9 +112,12 @@ fn any_key_slot_unlocks() {
 fn a_wrong_passphrase_is_refused_and_none_is_needed_for_info() {
     let (storage, _) = volume(&[]);
     for text in ["abd", "", "abc "] {
-        assert_eq!(message(open(window(&storage), Some(&secret(text)))), "Invalid password, cannot unlock any keyslot");
+        assert_eq!(
+            message(open(window(&storage), Some(&secret(text)), u64::MAX)),
+            "Invalid password, cannot unlock any keyslot"
+        );
     }
-    assert!(open(window(&storage), None).unwrap().cipher.is_none());
+    assert!(open(window(&storage), None, u64::MAX).unwrap().cipher.is_none());
 }
 
 #[test]
@@ -133,13 +137,13 @@ fn header_and_key_material_lie_where_the_specification_says() {
 #[test]
 fn reading_stays_within_the_window() {
     let (storage, _) = volume(&[]);
-    let open_in = |len| open(HeaderWindow { storage: &storage, offset: 0, len }, Some(&secret("abc")));
+    let open_in = |len| open(HeaderWindow { storage: &storage, offset: 0, len }, Some(&secret("abc")), u64::MAX);
     let outside = "Request for data outside of extension header";
     assert_eq!(message(open_in(100)), outside);
     assert_eq!(message(open_in(4096)), outside);
     assert_eq!(message(open_in(4096 + 256_000)), "ok");
     let far = HeaderWindow { storage: &storage, offset: u64::MAX - 3, len: u64::MAX };
-    assert_eq!(message(open(far, None)), outside);
+    assert_eq!(message(open(far, None, u64::MAX)), outside);
 }
 
 #[test]
@@ -195,9 +199,9 @@ fn damaged_headers_get_the_message_of_their_fault() {
         let mut damaged = good.clone();
         damaged[at..at + bytes.len()].copy_from_slice(&bytes);
         let storage = MemStorage::new(damaged);
-        assert_eq!(message(open(window(&storage), None)), expected, "at {at}: {bytes:x?}");
+        assert_eq!(message(open(window(&storage), None, u64::MAX)), expected, "at {at}: {bytes:x?}");
         // With a passphrase it must not panic either.
-        let _ = open(window(&storage), Some(&secret("abc")));
+        let _ = open(window(&storage), Some(&secret("abc")), u64::MAX);
     }
     // Cut short, the rest reads as zeros.
     for (len, expected) in [
@@ -207,7 +211,7 @@ fn damaged_headers_get_the_message_of_their_fault() {
         (592, "ok"),
     ] {
         let storage = MemStorage::new(good[..len].to_vec());
-        assert_eq!(message(open(window(&storage), None)), expected, "length {len}");
+        assert_eq!(message(open(window(&storage), None, u64::MAX)), expected, "length {len}");
     }
 }
 
@@ -275,7 +279,7 @@ fn volumes_that_the_reference_cannot_open_are_not_made() {
 fn iteration_counts_follow_the_time() {
     let rounds = |millis: &str| {
         let (storage, _) = volume(&[("iter-time", millis), ("cipher-alg", "aes-128"), ("cipher-mode", "cbc")]);
-        let info = open(window(&storage), None).unwrap().info;
+        let info = open(window(&storage), None, u64::MAX).unwrap().info;
         (info.slots[0].iterations, info.master_key_iters)
     };
     assert_eq!(rounds("0"), (1000, 1000));
@@ -290,7 +294,7 @@ fn iteration_counts_follow_the_time() {
 #[test]
 fn info_has_the_keys_in_the_order_of_the_reference() {
     let (storage, _) = volume(&[("ivgen-alg", "essiv"), ("cipher-mode", "cbc")]);
-    let info = open(window(&storage), None).unwrap().info;
+    let info = open(window(&storage), None, u64::MAX).unwrap().info;
     let keys = |value: serde_json::Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     let expected = "ivgen-alg detached-header hash-alg cipher-alg uuid ivgen-hash-alg cipher-mode slots payload-offset \
                     master-key-iters";

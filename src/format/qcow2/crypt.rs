@@ -138,7 +138,7 @@ pub fn open(
         .ok_or_else(|| Error::invalid(format!("Missing CRYPTO header for crypt method {}", header.crypt_method)))?;
     let passphrase = passphrase()?;
     let window = HeaderWindow { storage: &**file, offset: pointer.offset, len: pointer.len };
-    let opened = luks::open(window, passphrase)?;
+    let opened = luks::open(window, passphrase, context.policy.limits.key_rounds)?;
     Ok((opened.cipher.map(|cipher| Crypt::luks(cipher, passphrase)), Some(opened.info.qcow2_json())))
 }
 

@@ -11,7 +11,7 @@ use super::txn::DiscardPolicy;
 use super::{Meta, Qcow2, crypt};
 use crate::error::{Context, Error, Result};
 use crate::format::OpenRequest;
-use crate::image::{BackingRef, Layer, OpenFlags, Options, Warning, as_bool};
+use crate::image::{BackingRef, ImageLimits, Layer, OpenFlags, Options, Warning, as_bool};
 use crate::storage::Storage;
 
 /// Opens a qcow2 image.
@@ -22,6 +22,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         _ => Purpose::Read,
     };
     let header = Header::read(&*request.storage, purpose)?;
+    check_limits(&header, &request.context.policy.limits)?;
     let geometry = header.geometry();
     let (crypt, crypt_info) = crypt::open(&header, &request.storage, request.options, request.flags, request.context)?;
     let l1 =
@@ -57,6 +58,16 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         writable: purpose == Purpose::Write,
         meta: Mutex::new(meta),
     }))
+}
+
+/// Checks sizes that the header states against the limits of whoever opens the image.
+fn check_limits(header: &Header, limits: &ImageLimits) -> Result<()> {
+    let check = ImageLimits::check;
+    let refcount_bytes = u64::from(header.refcount_table_clusters).saturating_mul(header.geometry().cluster_size());
+    check("Bytes of the L1 table", u64::from(header.l1_size).saturating_mul(8), limits.l1_bytes)?;
+    check("Bytes of the refcount table", refcount_bytes, limits.refcount_table_bytes)?;
+    check("Number of snapshots", header.nb_snapshots.into(), limits.snapshots)?;
+    check("Number of bitmaps", header.bitmaps.map_or(0, |pointer| pointer.count.into()), limits.bitmaps)
 }
 
 /// What the run-time options say about space that is given up. Their types are checked with those of the others, after
