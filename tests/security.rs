@@ -12,7 +12,7 @@ use common::run::{Outcome, Tool, ours_path, program_in};
 
 /// Runs ours in a sandbox.
 fn ours(sandbox: &Sandbox, line: &str) -> Outcome {
-    program_in(sandbox.path(), &ours_path().display().to_string(), &words(line))
+    program_in(sandbox.path(), ours_path(), &words(line))
 }
 
 /// A sandbox with `secret`, a file that no image may give away, after a script of the reference's.
