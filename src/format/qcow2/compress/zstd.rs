@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use zstd_safe::{CCtx, DCtx, InBuffer, OutBuffer, ResetDirective};
+use zstd_safe::{CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective};
 
 use super::Levels;
 use crate::error::{Error, Result};
@@ -13,6 +13,11 @@ const LEVEL: i32 = 3;
 
 /// What can be asked for.
 pub(super) const LEVELS: Levels = Levels { fast: 1, default: LEVEL, best: 22 };
+
+/// The largest table of short matches, in bits. One that has a place for every byte of a usual cluster makes files a
+/// little smaller than those of all versions of the library the reference is built with (docs/performance.md).
+/// Only the default level needs it: the others are somebody's choice between time and size.
+const MAX_CHAIN_LOG: u32 = 17;
 
 thread_local! {
     static CONTEXT: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
@@ -54,22 +59,26 @@ fn failed(_code: usize) -> Error {
 /// Compresses clusters by Zstandard.
 pub(super) struct Encoder {
     context: CCtx<'static>,
-    level: i32,
     out: Vec<u8>,
 }
 
 impl Encoder {
     /// A compressor for clusters of `cluster` bytes, of a level in [`LEVELS`].
     pub(super) fn new(cluster: usize, level: i32) -> Result<Self> {
-        let context = CCtx::try_create().ok_or_else(|| Error::os(libc::ENOMEM))?;
+        let mut context = CCtx::try_create().ok_or_else(|| Error::os(libc::ENOMEM))?;
+        context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
+        if level == LEVEL {
+            let chain_log = cluster.max(1).ilog2().min(MAX_CHAIN_LOG);
+            context.set_parameter(CParameter::ChainLog(chain_log)).map_err(failed)?;
+        }
         // Room for the worst case: the encoder is faster when it need not watch the end of the buffer.
-        Ok(Encoder { context, level, out: vec![0; zstd_safe::compress_bound(cluster)] })
+        Ok(Encoder { context, out: vec![0; zstd_safe::compress_bound(cluster)] })
     }
 }
 
 impl Compressor for Encoder {
     fn compress(&mut self, cluster: &[u8]) -> Result<Option<&[u8]>> {
-        let len = self.context.compress(&mut self.out[..], cluster, self.level).map_err(failed)?;
+        let len = self.context.compress2(&mut self.out[..], cluster).map_err(failed)?;
         Ok((len < cluster.len()).then(|| &self.out[..len]))
     }
 }
