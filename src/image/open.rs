@@ -551,18 +551,18 @@ impl OpenRequest<'_> {
         if self.flags.no_io {
             return Ok(None);
         }
-        let given = has_child(options, "data-file");
-        let filename = match (expected, given) {
+        match (expected, has_child(options, "data-file")) {
             (false, false) => return Ok(None),
-            (_, true) => None,
+            (_, true) => {}
             (true, false) => {
                 let name = recorded.ok_or_else(|| Error::invalid("'data-file' is required for this image"))?;
                 self.context.policy.check(self.filename, Reference::DataFile(name), self.flags.created)?;
-                Some(name.to_owned())
+                // As in the reference, the name of a file and nothing else: no `json:` or protocol is read out of it.
+                options.set("data-file.filename", name);
             }
-        };
+        }
         let opener = Opener { context: self.context, nesting: self.nesting, again: false };
-        let child = opener.child("data-file", filename, options, self.flags)?;
+        let child = opener.child("data-file", None, options, self.flags)?;
         if !expected {
             return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
         }

@@ -1,5 +1,6 @@
 //! The bitmap directory on disk. Specification: "Bitmap directory".
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use zerocopy::big_endian::{U16, U32, U64};
@@ -143,10 +144,9 @@ fn parse(bytes: &[u8], count: u32, geometry: Geometry) -> Result<Vec<Bitmap>> {
     if (bitmaps.len() as u32) < count {
         return Err(Error::invalid("Less bitmaps found than specified in header extension"));
     }
-    for (index, bitmap) in bitmaps.iter().enumerate() {
-        if bitmaps[..index].iter().any(|other| other.name == bitmap.name) {
-            return Err(Error::invalid(format!("Bitmap already exists: {}", text::from_bytes(&bitmap.name))));
-        }
+    let mut names = HashSet::new();
+    if let Some(twin) = bitmaps.iter().find(|bitmap| !names.insert(&bitmap.name)) {
+        return Err(Error::invalid(format!("Bitmap already exists: {}", text::from_bytes(&twin.name))));
     }
     Ok(bitmaps)
 }
