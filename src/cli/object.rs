@@ -94,7 +94,7 @@ fn read(text: &str) -> Result<Result<Members, &'static str>> {
 
 /// An error in the text of a secret, without the text that it quotes.
 fn discreet(error: Error) -> Error {
-    match error.to_string().split_once('\'') {
+    match error.to_string().split_once(['\'', '\\']) {
         Some((text, _)) => Error::invalid(format!("{text}... (not shown, as it may be part of a secret)")),
         None => error,
     }
