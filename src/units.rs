@@ -9,6 +9,11 @@ pub const GIB: u64 = 1 << 30;
 /// The unit of the classic disk interfaces; virtual sizes are multiples of it.
 pub const SECTOR: u64 = 512;
 
+/// A number as an index or length in memory. What does not fit lies behind the end of everything there.
+pub fn index(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
 /// `value` rounded down to a multiple of `align`, a power of two.
 pub const fn align_down(value: u64, align: u64) -> u64 {
     value & !(align - 1)

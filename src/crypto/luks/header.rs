@@ -1,5 +1,12 @@
 //! The LUKS1 header on disk, and what it means. Specification: "LUKS1 On-Disk Format", "The LUKS partition header".
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use std::ops::Range;
 
 use zerocopy::byteorder::big_endian::{U16, U32};
@@ -106,6 +113,7 @@ impl Header {
     }
 
     /// The header on disk.
+    #[expect(clippy::cast_possible_truncation, reason = "keys are at most 65 bytes long")]
     pub(super) fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut raw = RawHeader::new_zeroed();
         raw.magic = MAGIC;
@@ -152,7 +160,10 @@ fn text(field: &[u8]) -> String {
 
 /// Sectors that key material takes. Wraps at 32 bits: a slot nobody can use must not keep a good one from being used.
 fn material_sectors(key_bytes: u32, stripes: u32) -> u32 {
-    (u64::from(key_bytes) * u64::from(stripes)).div_ceil(SECTOR) as u32
+    let sectors = u64::from(key_bytes).saturating_mul(stripes.into()).div_ceil(SECTOR);
+    #[expect(clippy::cast_possible_truncation, reason = "wraps, as said above")]
+    let wrapped = sectors as u32;
+    wrapped
 }
 
 impl RawHeader {
@@ -208,7 +219,7 @@ impl RawHeader {
         if here.end > self.payload_offset.get() {
             return corrupt(format!("Keyslot {index} is overlapping with the encrypted payload"));
         }
-        for later in index + 1..SLOTS {
+        for later in (0..SLOTS).skip(index).skip(1) {
             let there = self.material(later);
             if here.start < there.end && there.start < here.end {
                 return corrupt(format!("Keyslots {index} and {later} are overlapping in the header"));

@@ -1,5 +1,12 @@
 //! The header. Specification: "Header"; its extensions are in [`extensions`].
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 mod extensions;
 
 use zerocopy::big_endian::{U32, U64};
@@ -9,7 +16,7 @@ use self::extensions::{c_string, unknown_feature_names};
 use super::geometry::Geometry;
 use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
-use crate::units::SECTOR;
+use crate::units::{SECTOR, align_down, index};
 
 /// "QFI\xfb".
 pub const MAGIC: u32 = 0x5146_49fb;
@@ -226,7 +233,7 @@ impl Header {
 
     /// The virtual size in whole sectors, which is what the guest sees.
     pub fn guest_size(&self) -> u64 {
-        self.size / SECTOR * SECTOR
+        align_down(self.size, SECTOR)
     }
 
     /// Reads and checks header and extensions of an image, with no more demands than the purpose makes.
@@ -270,7 +277,7 @@ impl Header {
         // The rest of the first cluster; a file that ends earlier reads as zeros, which end the extensions.
         let mut first = vec![0; 1 << cluster_bits];
         file.read_at(&mut first, 0)?;
-        let unknown_fields = first.get(V3_LEN..header_length as usize).unwrap_or(&[]).to_vec();
+        let unknown_fields = first.get(V3_LEN..index(header_length)).unwrap_or(&[]).to_vec();
         let mut header = Header {
             version,
             cluster_bits,
@@ -295,14 +302,14 @@ impl Header {
             unknown_fields,
             unknown_extensions: Vec::new(),
         };
-        header.check_features(v3.compression_type, purpose, &first[header_length as usize..])?;
+        header.check_features(v3.compression_type, purpose, first.get(index(header_length)..).unwrap_or(&[]))?;
         header.check_tables(purpose)?;
         if header.crypt_method > crypt_method::LUKS {
             // The number is signed in the reference's message.
-            return Err(Error::invalid(format!("Unsupported encryption method {}", header.crypt_method as i32)));
+            return Err(Error::invalid(format!("Unsupported encryption method {}", header.crypt_method.cast_signed())));
         }
-        let end = if backing_offset == 0 { first.len() } else { backing_offset as usize };
-        let area = first.get(header_length as usize..end).unwrap_or(&[]);
+        let end = if backing_offset == 0 { first.len() } else { index(backing_offset) };
+        let area = first.get(index(header_length)..end).unwrap_or(&[]);
         header.read_extensions(area)?;
         header.read_backing_name(&first, backing_offset, u64::from(v2.backing_file_size.get()))?;
         Ok(header)
@@ -342,7 +349,7 @@ impl Header {
     fn check_tables(&self, purpose: Purpose) -> Result<()> {
         let geometry = self.geometry();
         let cluster = geometry.cluster_size();
-        let refcount_bytes = u64::from(self.refcount_table_clusters) * cluster;
+        let refcount_bytes = u64::from(self.refcount_table_clusters).saturating_mul(cluster);
         // A check makes a new one.
         if self.refcount_table_clusters == 0 && purpose != Purpose::Check {
             return Err(Error::invalid("Image does not contain a reference count table"));
@@ -351,11 +358,11 @@ impl Header {
         check("Reference count table", self.refcount_table_offset, refcount_bytes, REFCOUNT_TABLE_BYTES_MAX)?;
         // Table entries are at least 40 bytes long; the table itself is read and checked by `snapshot`.
         if purpose != Purpose::Check {
-            let snapshot_bytes = u64::from(self.nb_snapshots) * 40;
+            let snapshot_bytes = u64::from(self.nb_snapshots).saturating_mul(40);
             check("Snapshot table", self.snapshots_offset, snapshot_bytes, SNAPSHOTS_MAX * 40)?;
         }
-        check("Active L1 table", self.l1_offset, u64::from(self.l1_size) * 8, L1_BYTES_MAX)?;
-        if self.size.checked_add(geometry.l2_span() - 1).is_none() {
+        check("Active L1 table", self.l1_offset, u64::from(self.l1_size).saturating_mul(8), L1_BYTES_MAX)?;
+        if self.size.checked_next_multiple_of(geometry.l2_span()).is_none() {
             return Err(Error::os(libc::EFBIG).context("Could not refresh total sector count"));
         }
         let needed = geometry.l1_entries(self.size);
@@ -372,16 +379,18 @@ impl Header {
         if offset == 0 {
             return Ok(());
         }
-        if len > BACKING_NAME_MAX.min(first.len() as u64 - offset) {
+        let field = first.get(index(offset)..).and_then(|rest| rest.get(..index(len)));
+        let Some(field) = field.filter(|_| len <= BACKING_NAME_MAX) else {
             return Err(Error::invalid("Backing file name too long"));
-        }
-        let name = c_string(&first[offset as usize..(offset + len) as usize]);
+        };
+        let name = c_string(field);
         self.backing_file = (!name.is_empty()).then_some(name);
         Ok(())
     }
 
     /// The bytes of header, extensions and backing file name, as they lie from offset 0. Fails if they do not fit into
     /// one cluster.
+    #[expect(clippy::cast_possible_truncation, reason = "all of it fits into a cluster")]
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut out = vec![0; if self.version == 2 { V2_LEN } else { V3_LEN }];
         if self.version == 3 {
@@ -432,7 +441,7 @@ pub fn check_table(geometry: Geometry, what: &str, offset: u64, bytes: u64, max:
     if bytes > max {
         return Err(Error::os(libc::EFBIG).replace(format!("{what} too large")));
     }
-    if i64::MAX as u64 - bytes < offset || geometry.in_cluster(offset) != 0 {
+    if (i64::MAX as u64).saturating_sub(bytes) < offset || geometry.in_cluster(offset) != 0 {
         return Err(Error::invalid(format!("{what} offset invalid")));
     }
     Ok(())

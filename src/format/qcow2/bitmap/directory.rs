@@ -1,5 +1,12 @@
 //! The bitmap directory on disk. Specification: "Bitmap directory".
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
@@ -12,6 +19,7 @@ use crate::format::qcow2::header::{BitmapsPointer, Header, autoclear};
 use crate::image::BitmapInfo;
 use crate::storage::Storage;
 use crate::text;
+use crate::units::index;
 
 /// Most bitmaps an image may have, as in the reference.
 pub const BITMAPS_MAX: u32 = 65535;
@@ -88,7 +96,7 @@ pub fn read(file: &dyn Storage, header: &Header) -> Result<Vec<Bitmap>> {
     };
     let geometry = header.geometry();
     check_pointer(&pointer, geometry)?;
-    let mut bytes = vec![0; pointer.directory_size as usize];
+    let mut bytes = vec![0; index(pointer.directory_size)];
     file.read_at(&mut bytes, pointer.directory_offset).context(|| "Failed to read bitmap directory")?;
     parse(&bytes, pointer.count, geometry)
 }
@@ -115,7 +123,7 @@ fn check_pointer(pointer: &BitmapsPointer, geometry: Geometry) -> Result<()> {
     if directory_size == 0 {
         return Err(Error::invalid("Requested bitmap directory size is zero"));
     }
-    if directory_offset > i64::MAX as u64 - directory_size {
+    if directory_offset > (i64::MAX as u64).saturating_sub(directory_size) {
         return Err(Error::os(libc::EIO).context("Failed to read bitmap directory"));
     }
     Ok(())
@@ -127,21 +135,25 @@ fn parse(bytes: &[u8], count: u32, geometry: Geometry) -> Result<Vec<Bitmap>> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let (raw, body) = RawEntry::read_from_prefix(rest).map_err(|_| broken())?;
-        if bitmaps.len() as u32 == count {
+        if bitmaps.len() as u64 == u64::from(count) {
             return Err(Error::invalid("More bitmaps found than specified in header extension"));
         }
         let name_len = usize::from(raw.name_len.get());
-        let extra_len = raw.extra_len.get() as usize;
-        let len = (ENTRY_LEN + name_len).saturating_add(extra_len).next_multiple_of(8);
+        let extra_len = index(raw.extra_len.get().into());
+        let len = name_len
+            .saturating_add(ENTRY_LEN)
+            .saturating_add(extra_len)
+            .checked_next_multiple_of(8)
+            .ok_or_else(broken)?;
         let following = rest.get(len..).ok_or_else(broken)?;
         if extra_len != 0 {
             return Err(Error::unsupported("Bitmap extra data is not supported"));
         }
-        let name = body[..name_len].to_vec();
+        let name = body.get(..name_len).ok_or_else(broken)?.to_vec();
         bitmaps.push(entry(&raw, name, geometry)?);
         rest = following;
     }
-    if (bitmaps.len() as u32) < count {
+    if (bitmaps.len() as u64) < u64::from(count) {
         return Err(Error::invalid("Less bitmaps found than specified in header extension"));
     }
     let mut names = HashSet::new();
@@ -155,7 +167,7 @@ fn entry(raw: &RawEntry, name: Vec<u8>, geometry: Geometry) -> Result<Bitmap> {
     let (flags, offset, size) = (raw.flags.get(), raw.table_offset.get(), raw.table_size.get());
     let sound = size != 0
         && size <= TABLE_MAX
-        && u64::from(size) * geometry.cluster_size() <= DATA_BYTES_MAX
+        && u64::from(size).saturating_mul(geometry.cluster_size()) <= DATA_BYTES_MAX
         && offset != 0
         && geometry.in_cluster(offset) == 0
         && i64::try_from(offset).is_ok()
@@ -186,10 +198,11 @@ pub fn has_room(geometry: Geometry, size: u64, granularity_bits: u32) -> bool {
 
 /// The length of the entry of a bitmap of this name.
 pub fn entry_len(name: &str) -> u64 {
-    (ENTRY_LEN + text::to_bytes(name).len()).next_multiple_of(8) as u64
+    ENTRY_LEN.saturating_add(text::to_bytes(name).len()).next_multiple_of(8) as u64
 }
 
 /// The directory as it lies on disk.
+#[expect(clippy::cast_possible_truncation, reason = "names and granularities have been checked")]
 pub fn to_bytes(bitmaps: &[Bitmap]) -> Vec<u8> {
     let mut out = Vec::new();
     for bitmap in bitmaps {

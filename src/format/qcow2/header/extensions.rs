@@ -1,7 +1,15 @@
 //! Header extensions. Specification: "Header extensions", "Feature name table".
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use super::{BitmapsPointer, CryptoPointer, Header, crypt_method};
 use crate::error::{Error, Result};
+use crate::units::index;
 
 const EXT_END: u32 = 0;
 const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -18,7 +26,7 @@ impl Header {
         while !rest.is_empty() {
             let (head, body) = rest.split_at_checked(8).ok_or_else(too_large)?;
             let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
-            let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
+            let len = index(u32::from_be_bytes(head[4..].try_into().expect("four bytes")).into());
             let data = body.get(..len).ok_or_else(too_large)?;
             if magic == EXT_END {
                 break;
@@ -46,13 +54,13 @@ impl Header {
                 if data.len() != 24 {
                     return Err(Error::invalid("bitmaps_ext: Invalid extension length"));
                 }
-                let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
+                let (counts, words) = data.split_at(8);
                 self.bitmaps = Some(BitmapsPointer {
-                    count: (word(0) >> 32) as u32,
-                    directory_size: word(8),
-                    directory_offset: word(16),
+                    count: u32::from_be_bytes(counts[..4].try_into().expect("four bytes")),
+                    directory_size: word(words, 0),
+                    directory_offset: word(words, 1),
                 });
-                if word(0) as u32 != 0 {
+                if counts[4..] != [0; 4] {
                     return Err(Error::invalid("bitmaps_ext: Reserved field is not zero"));
                 }
             }
@@ -71,8 +79,7 @@ impl Header {
             let text = format!("CRYPTO header extension size {}, but expected size 16", data.len());
             return Err(Error::invalid(text));
         }
-        let word = |at: usize| u64::from_be_bytes(data[at..at + 8].try_into().expect("eight bytes"));
-        let pointer = CryptoPointer { offset: word(0), len: word(8) };
+        let pointer = CryptoPointer { offset: word(data, 0), len: word(data, 1) };
         let cluster = self.geometry().cluster_size();
         if !pointer.offset.is_multiple_of(cluster) {
             let text =
@@ -111,10 +118,16 @@ impl Header {
     }
 }
 
+/// The big-endian number of 64 bits that is the `number`th of `data`; 0 behind the end.
+fn word(data: &[u8], number: usize) -> u64 {
+    data.as_chunks().0.get(number).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
 pub(super) fn c_string(data: &[u8]) -> Vec<u8> {
     data.split(|&byte| byte == 0).next().unwrap_or(&[]).to_vec()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "extensions fit into a cluster, or the header is refused")]
 fn put_extension(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
     out.extend_from_slice(&magic.to_be_bytes());
     out.extend_from_slice(&(data.len() as u32).to_be_bytes());
@@ -135,12 +148,14 @@ const FEATURES: [(u8, u8, &str); 8] = [
 ];
 
 const FEATURE_LEN: usize = 48;
+const FEATURES_LEN: usize = FEATURES.len() * FEATURE_LEN;
 
 fn feature_names() -> Vec<u8> {
-    let mut data = vec![0; FEATURES.len() * FEATURE_LEN];
+    let mut data = vec![0; FEATURES_LEN];
     for (record, (kind, bit, name)) in data.chunks_exact_mut(FEATURE_LEN).zip(FEATURES) {
-        record[..2].copy_from_slice(&[kind, bit]);
-        record[2..2 + name.len()].copy_from_slice(name.as_bytes());
+        let (head, text) = record.split_at_mut(2);
+        head.copy_from_slice(&[kind, bit]);
+        text[..name.len()].copy_from_slice(name.as_bytes());
     }
     data
 }
@@ -167,7 +182,7 @@ fn find_extension(area: &[u8], wanted: u32) -> Option<&[u8]> {
     loop {
         let (head, body) = rest.split_at_checked(8)?;
         let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
-        let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes")) as usize;
+        let len = index(u32::from_be_bytes(head[4..].try_into().expect("four bytes")).into());
         if magic == EXT_END {
             return None;
         }

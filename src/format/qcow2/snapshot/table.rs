@@ -1,5 +1,12 @@
 //! The snapshot table on disk. Specification: "Snapshots".
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,6 +15,7 @@ use crate::format::qcow2::header::{Header, SNAPSHOTS_MAX};
 use crate::image::SnapshotInfo;
 use crate::storage::Storage;
 use crate::text;
+use crate::units::index;
 
 /// Largest snapshot table in bytes that is accepted, as in the reference.
 pub const TABLE_BYTES_MAX: u64 = 1024 * SNAPSHOTS_MAX;
@@ -115,20 +123,20 @@ impl SnapshotTable {
         for index in 0..header.nb_snapshots {
             let (entry, extra_len) = reader.entry(index, lossy)?;
             if extra_len > EXTRA_MAX {
-                found.lost += 1;
+                found.lost = found.lost.saturating_add(1);
                 found.losses.push(format!(
                     "Discarding too much extra metadata in snapshot table entry {index} ({extra_len} > {EXTRA_MAX})"
                 ));
             }
-            let bytes = reader.at - header.snapshots_offset;
+            let bytes = reader.at.saturating_sub(header.snapshots_offset);
             if bytes > TABLE_BYTES_MAX {
-                let left = header.nb_snapshots - index;
+                let left = header.nb_snapshots.saturating_sub(index);
                 if !lossy {
                     let hint =
                         format!("You can force-remove all {left} overhanging snapshots with qemu-img check -r all");
                     return Err(Error::os(libc::EFBIG).replace("Snapshot table is too big").hint(hint));
                 }
-                found.lost += u64::from(left);
+                found.lost = found.lost.saturating_add(left.into());
                 found.losses.push(format!("Discarding {left} overhanging snapshots (snapshot table is too big)"));
                 break;
             }
@@ -216,18 +224,18 @@ impl Snapshot {
         *self == blank
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "came out of fields of this width, or are far shorter")]
     fn put(&self, out: &mut Vec<u8>, disk_size: u64) {
         let raw = RawEntry {
             l1_offset: self.l1_offset.into(),
             l1_size: self.l1_size.into(),
-            // Both came out of fields of this width, or were made by this program and are far shorter.
             id_len: U16::new(self.id.len() as u16),
             name_len: U16::new(self.name.len() as u16),
             date_sec: self.date_sec.into(),
             date_nsec: self.date_nsec.into(),
             vm_clock_nsec: self.vm_clock_nsec.into(),
             vm_state_size: U32::new(u32::try_from(self.vm_state_size).unwrap_or(0)),
-            extra_len: U32::new((EXTRA_LEN + self.unknown_extra.len()) as u32),
+            extra_len: U32::new(EXTRA_LEN.saturating_add(self.unknown_extra.len()) as u32),
         };
         let extra = RawExtra {
             vm_state_size: self.vm_state_size.into(),
@@ -255,31 +263,40 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn take(&mut self, len: usize) -> Result<&[u8]> {
-        let skipped = self.at - self.window_at;
-        if skipped + len as u64 > self.window.len() as u64 {
+        let inside = |start: usize| start.checked_add(len).is_some_and(|end| end <= self.window.len());
+        if !inside(self.in_window()) {
             self.window = vec![0; len.max(WINDOW)];
             self.window_at = self.at;
             self.file.read_at(&mut self.window, self.at)?;
         }
-        let start = (self.at - self.window_at) as usize;
-        self.at += len as u64;
-        Ok(&self.window[start..start + len])
+        let start = self.in_window();
+        self.skip(len as u64)?;
+        self.window.get(start..).and_then(|rest| rest.get(..len)).ok_or_else(|| Error::os(libc::EFBIG))
     }
 
-    fn entry(&mut self, index: u32, lossy: bool) -> Result<(Snapshot, u32)> {
+    /// Where the next byte is in the window.
+    fn in_window(&self) -> usize {
+        self.at.checked_sub(self.window_at).map_or(usize::MAX, index)
+    }
+
+    fn skip(&mut self, len: u64) -> Result<()> {
+        self.at = self.at.checked_add(len).ok_or_else(|| Error::os(libc::EFBIG))?;
+        Ok(())
+    }
+
+    fn entry(&mut self, number: u32, lossy: bool) -> Result<(Snapshot, u32)> {
         // What pads an entry belongs to the next one: nothing needs to be behind the last.
-        self.at = self.at.next_multiple_of(8);
+        self.at = self.at.checked_next_multiple_of(8).ok_or_else(|| Error::os(libc::EFBIG))?;
         let raw = RawEntry::read_from_bytes(self.take(ENTRY_LEN)?).expect("the length is right");
         let extra_len = raw.extra_len.get();
         if extra_len > EXTRA_MAX && !lossy {
-            let text = format!("Too much extra metadata in snapshot table entry {index}");
+            let text = format!("Too much extra metadata in snapshot table entry {number}");
             let hint = "You can force-remove this extra metadata with qemu-img check -r all";
             return Err(Error::os(libc::EFBIG).replace(text).hint(hint));
         }
-        let extra = self.take(extra_len.min(EXTRA_MAX) as usize)?.to_vec();
-        self.at += u64::from(extra_len.saturating_sub(EXTRA_MAX));
-        let field =
-            |at: usize| extra.get(at..at + 8).map(|word| u64::from_be_bytes(word.try_into().expect("eight bytes")));
+        let extra = self.take(index(extra_len.min(EXTRA_MAX).into()))?.to_vec();
+        self.skip(extra_len.saturating_sub(EXTRA_MAX).into())?;
+        let field = |number: usize| extra.as_chunks().0.get(number).map(|word| u64::from_be_bytes(*word));
         let id = self.take(usize::from(raw.id_len.get()))?.to_vec();
         let name = self.take(usize::from(raw.name_len.get()))?.to_vec();
         let snapshot = Snapshot {
@@ -291,8 +308,8 @@ impl Reader<'_> {
             date_nsec: raw.date_nsec.get(),
             vm_clock_nsec: raw.vm_clock_nsec.get(),
             vm_state_size: field(0).unwrap_or(u64::from(raw.vm_state_size.get())),
-            disk_size: field(8),
-            icount: field(16).filter(|count| *count != NO_ICOUNT),
+            disk_size: field(1),
+            icount: field(2).filter(|count| *count != NO_ICOUNT),
             unknown_extra: extra.get(EXTRA_LEN..).unwrap_or(&[]).to_vec(),
         };
         Ok((snapshot, extra_len))
@@ -315,7 +332,7 @@ fn leading_number(id: &[u8]) -> u64 {
     };
     let mut number = 0u64;
     for digit in digits.iter().take_while(|byte| byte.is_ascii_digit()) {
-        let next = number.checked_mul(10).and_then(|number| number.checked_add(u64::from(digit - b'0')));
+        let next = number.checked_mul(10).and_then(|number| number.checked_add(u64::from(digit.wrapping_sub(b'0'))));
         match next {
             Some(next) => number = next,
             None => return u64::MAX,
