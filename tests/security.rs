@@ -385,6 +385,34 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The lists in `deny.toml`, checked without a network and without cargo-deny.
+#[test]
+fn dependencies_have_allowed_licences_and_come_from_the_registry() {
+    let deny = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deny.toml")).expect("deny.toml");
+    let list = deny.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("the allowed licences");
+    let allowed: Vec<_> = list.split(',').map(|name| name.trim().trim_matches('"')).collect();
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform=x86_64-unknown-linux-gnu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() > 20, "only {} packages", packages.len());
+    for package in packages {
+        let (name, licence) = (&package["name"], package["license"].as_str().unwrap_or_default());
+        let licence = licence.replace(['(', ')'], "").replace('/', " OR ");
+        let is_allowed = |name: &str| allowed.contains(&name.trim().split(" WITH ").next().unwrap_or_default());
+        // One of the alternatives in each part that is asked for.
+        let fine = licence.split(" AND ").all(|part| part.split(" OR ").any(is_allowed));
+        assert!(fine, "{name} has the licence '{licence}'");
+        let source = package["source"].as_str();
+        let registry = source.is_none_or(|source| source == "registry+https://github.com/rust-lang/crates.io-index");
+        assert!(registry, "{name} comes from {source:?}");
+    }
+}
+
 #[test]
 fn unsafe_code_is_in_one_folder_and_has_its_reasons() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
