@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
+use crate::sys::holders::LockedByte;
+
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -41,8 +43,13 @@ pub enum Kind {
     #[error("{0}")]
     NotFound(String),
     /// Somebody else holds the image.
-    #[error("{0}")]
-    Locked(String),
+    #[error("{text}")]
+    Locked {
+        /// Which permission is missing.
+        text: String,
+        /// The byte whose lock is in the way, for finding out who holds it.
+        byte: Option<LockedByte>,
+    },
     /// A signal asked this run to end; the number is the signal's.
     #[error("Interrupted by signal {0}")]
     Interrupted(i32),
@@ -187,7 +194,7 @@ impl Error {
             Kind::Corrupt(_) | Kind::Invalid(_) | Kind::Usage(_) => libc::EINVAL,
             Kind::Unsupported(_) => libc::ENOTSUP,
             Kind::NotFound(_) => libc::ENOENT,
-            Kind::Locked(_) => libc::EAGAIN,
+            Kind::Locked { .. } => libc::EAGAIN,
             Kind::Interrupted(_) => libc::EINTR,
         }
     }

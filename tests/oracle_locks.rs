@@ -3,58 +3,11 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use common::files::hash_file;
+use common::holder::Holder;
 use common::oracle;
 use common::run::{BOTH, Outcome, Tool, program_in};
 use common::{Report, Sandbox, for_all, require_wording};
-
-/// A program that holds an image until it is dropped.
-struct Holder {
-    child: Child,
-    /// Where its socket is, if it has one.
-    _sockets: tempfile::TempDir,
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Holder {
-    /// `line` starts with `qemu-io`, which is asked to read once, or `qemu-nbd`, whose socket shows that it is ready.
-    fn start(sandbox: &Sandbox, line: &str) -> Holder {
-        // The path of a socket must be absolute and short.
-        let sockets = tempfile::tempdir().expect("a folder for sockets");
-        let socket = sockets.path().join("s");
-        let line = line.replace("SOCKET", &socket.to_string_lossy());
-        let mut words = line.split(' ');
-        let program = words.next().expect("a program");
-        let mut command = Command::new(program);
-        command.args(words).current_dir(sandbox.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = command.stderr(Stdio::null()).spawn().expect("the holder starts");
-        let mut holder = Holder { child, _sockets: sockets };
-        if program == "qemu-io" {
-            let ask = holder.child.stdin.as_mut().expect("a pipe").write_all(b"read 0 512\n");
-            ask.expect("the holder listens");
-            let mut lines = BufReader::new(holder.child.stdout.take().expect("a pipe")).lines();
-            let ready = lines.any(|line| line.is_ok_and(|line| line.contains("read 512/512")));
-            assert!(ready, "{line} cannot open the image");
-        } else {
-            let end = Instant::now() + Duration::from_secs(20);
-            while !socket.exists() {
-                assert!(Instant::now() < end, "{line} does not get ready");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-        holder
-    }
-}
 
 const HOLDERS: &[&str] = &[
     "qemu-io -f qcow2 disk",
@@ -215,14 +168,11 @@ fn a_conversion_holds_its_images_alike() {
     require_wording();
     let [ours, reference] = BOTH.map(|tool| {
         let sandbox = scene();
-        let mut command = Command::new(tool.path());
-        command.args(["convert", "-n", "-r", "64k", "-f", "qcow2", "-O", "qcow2", "disk", "out"]);
         sandbox.reference("create -q -f qcow2 out 2M").expect_ok("the target");
-        let child = command.current_dir(sandbox.path()).spawn().expect("the conversion starts");
-        let mut held = Holder { child, _sockets: tempfile::tempdir().expect("a folder") };
-        std::thread::sleep(Duration::from_millis(700));
+        let line = "convert -n -r 64k -f qcow2 -O qcow2 disk out";
+        let mut held = Holder::start_tool(&sandbox, tool, line, &["disk", "out"]);
         let outcomes: Vec<_> = COMERS.iter().map(|(program, args)| program_in(sandbox.path(), program, args)).collect();
-        assert!(matches!(held.child.try_wait(), Ok(None)), "the conversion has already ended");
+        assert!(held.is_there(), "the conversion has already ended");
         outcomes
     });
     let mut report = Report::new("locks of a conversion");

@@ -1,5 +1,7 @@
 //! The options that most commands have, and what they mean: which image, how it is opened, how the result is printed.
 
+use std::time::Duration;
+
 use clap::Arg;
 
 use super::args::{Args, OWN, flag, optional, parsed, usage_error, value};
@@ -109,6 +111,23 @@ fn untrusted_by_environment() -> bool {
     std::env::var_os("QEMU_IMG_UNTRUSTED").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// `--lock-timeout`, which every command has.
+pub fn lock_timeout() -> Arg {
+    value("lock-timeout", "SECONDS", "Wait this long for images that another process holds (0: refuse at once)")
+        .value_parser(parsed(seconds))
+        .long("lock-timeout")
+        .help_heading(OWN)
+}
+
+/// A number of seconds, with decimals or without.
+fn seconds(text: &str) -> Result<Duration> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = text.parse().ok().filter(|_| plain);
+    number
+        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| Error::invalid(format!("Invalid lock timeout '{text}': it must be a number of seconds")))
+}
+
 /// `--output` of the command called `command`.
 pub fn output(command: &'static str) -> Arg {
     value("output", "human|json", "Print for people (the default) or as JSON").long("output").value_parser(parsed(
@@ -156,7 +175,12 @@ impl Args {
     /// What opening images needs to know: the secrets, and where warnings go.
     pub fn context(&self) -> OpenContext {
         let untrusted = self.flag("untrusted") || untrusted_by_environment();
-        let policy = if untrusted { OpenPolicy::UNTRUSTED } else { OpenPolicy::TRUSTING };
-        OpenContext { secrets: self.secrets().clone(), policy, warnings: output::WARNINGS, ..OpenContext::default() }
+        OpenContext {
+            secrets: self.secrets().clone(),
+            policy: if untrusted { OpenPolicy::UNTRUSTED } else { OpenPolicy::TRUSTING },
+            warnings: output::WARNINGS,
+            lock_timeout: self.get::<Duration>("lock-timeout").copied().unwrap_or_default(),
+            ..OpenContext::default()
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn define(command: &Command) -> clap::Command {
         .disable_version_flag(true)
         .about(command.summary)
         .arg(help);
-    (command.define)(definition).arg(common::untrusted())
+    (command.define)(definition).arg(common::untrusted()).arg(common::lock_timeout())
 }
 
 /// The whole program as one definition, for what is made out of it: shell completions and manual pages.

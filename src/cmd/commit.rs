@@ -81,8 +81,10 @@ fn commit(
         None => return Err(Error::invalid("Image does not have a backing file")),
     };
     let (upper, below) = chain.split_at(layers);
+    let grows = below.size() < upper.size();
+    let flags = OpenFlags { resize: grows, keep_size: true, ..flags };
     let below = reopen_for_writing(below, flags, context)?;
-    if below.size() < upper.size() {
+    if grows {
         let grown = below.resize(upper.size(), Preallocation::Off);
         grown.map_err(|error| job_failed(Error::os(error.errno())))?;
     }

@@ -93,7 +93,8 @@ fn run(args: &Args) -> Result<i32> {
         return Err(args.usage("Extra argument(s) in command line"));
     }
     let size = NewSize::parse(size)?;
-    let chain = open_chain(&args.spec(filename)?, OpenFlags::WRITE, &args.context())?;
+    let flags = OpenFlags { resize: true, ..OpenFlags::WRITE };
+    let chain = open_chain(&args.spec(filename)?, flags, &args.context())?;
     resize(args, &chain, size)?;
     if !args.flag("quiet") {
         print("Image resized.\n")?;

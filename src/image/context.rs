@@ -1,6 +1,8 @@
 //! How an image is opened, and what opening needs to know besides names.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::NodeNames;
 use crate::crypto::Secrets;
@@ -126,6 +128,10 @@ pub struct OpenFlags {
     /// Nobody else may write to what is read (the sources of a conversion). Without it, others may write to disks
     /// without metadata: raw images and external data files.
     pub exclusive: bool,
+    /// The size will be changed: that is told to others, for raw images too, whose size otherwise nobody minds.
+    pub resize: bool,
+    /// Nobody else may change the size meanwhile, not even of raw images.
+    pub keep_size: bool,
     /// The cache mode.
     pub cache: CacheMode,
     /// Leave the backing file closed.
@@ -150,6 +156,8 @@ impl OpenFlags {
         write: false,
         share: false,
         exclusive: false,
+        resize: false,
+        keep_size: false,
         cache: CacheMode::WRITEBACK,
         no_backing: false,
         no_io: false,
@@ -200,11 +208,27 @@ pub struct OpenContext {
     pub warnings: WarningSink,
     /// The names of open nodes.
     pub names: NodeNames,
+    /// How long an image that somebody else holds is waited for (`--lock-timeout`), in each opening of a chain or
+    /// creation of a file anew.
+    pub lock_timeout: Duration,
+    /// What was said since the present opening began; trying again says nothing twice.
+    pub(crate) said: Mutex<Option<Vec<Warning>>>,
 }
 
 impl OpenContext {
     /// Tells the user something.
     pub fn warn(&self, warning: &Warning) {
+        if let Some(said) = &mut *self.said.lock().unwrap_or_else(PoisonError::into_inner) {
+            if said.contains(warning) {
+                return;
+            }
+            said.push(warning.clone());
+        }
         (self.warnings.0)(warning);
+    }
+
+    /// From now on no warning is given twice, or is again.
+    pub(super) fn remember_warnings(&self, remember: bool) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = remember.then(Vec::new);
     }
 }

@@ -20,6 +20,7 @@ mod node;
 mod nodename;
 mod open;
 mod options;
+mod patience;
 mod probe;
 mod report;
 mod resize;

@@ -23,7 +23,7 @@ fn open(path: &str) -> Nested {
         match open_chain(&spec, OpenFlags::WRITE, &OpenContext::default()) {
             Ok(chain) => return Nested::new(Arc::new(chain)),
             // A process that another test is just starting still holds our descriptors, and with them our locks.
-            Err(error) if matches!(error.kind(), Kind::Locked(_)) => {
+            Err(error) if matches!(error.kind(), Kind::Locked { .. }) => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             Err(error) => panic!("{error}"),

@@ -241,9 +241,10 @@ impl Child {
         if !file.locking {
             return Ok(());
         }
-        let plain = role != FileRole::Metadata;
-        let share = flags.share || (plain && !flags.write && !flags.exclusive);
-        file.storage.lock(Permissions::for_file(role, flags.write, share, flags.no_io))
+        let permissions = Permissions::for_file(role, flags.write, flags.share, flags.no_io);
+        let permissions = permissions.with_resize(flags.resize, flags.keep_size);
+        let tolerant = !flags.write && !flags.exclusive;
+        file.storage.lock(if tolerant { permissions.tolerant(role) } else { permissions })
     }
 
     fn allocated(&self) -> Result<Option<u64>> {

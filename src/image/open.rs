@@ -25,9 +25,8 @@ const MAX_NESTING: usize = 32;
 /// Opens the image and everything it lies on. Errors say what could not be opened: "Could not open 'x': ...".
 pub fn open_chain(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<Chain> {
     let text = spec.text();
-    Opener { context, nesting: 0, again: false }
-        .chain(Target::from(spec), flags)
-        .context(|| format!("Could not open '{text}'"))
+    let opener = Opener { context, nesting: 0, again: false };
+    context.patiently(|| opener.chain(Target::from(spec), flags)).context(|| format!("Could not open '{text}'"))
 }
 
 /// Opens one image without its backing file. Errors are as those of [`open_chain`].
@@ -67,8 +66,9 @@ pub fn open_backing(
     context: &OpenContext,
 ) -> Result<Chain> {
     let filename = resolve_backing(image, backing)?;
-    let target = Target::from(&ImageSpec::name(filename, format));
-    Opener { context, nesting: 0, again: false }.chain(target, flags)
+    let spec = ImageSpec::name(filename, format);
+    let opener = Opener { context, nesting: 0, again: false };
+    context.patiently(|| opener.chain(Target::from(&spec), flags))
 }
 
 /// Opens the top image of `chain`, which is open for reading, for writing. Meanwhile it is closed for a moment; should it
@@ -84,8 +84,11 @@ pub fn reopen_for_writing(chain: Chain, flags: OpenFlags, context: &OpenContext)
     options.remove("backing");
     let flags = OpenFlags { write: true, no_backing: true, ..flags };
     let opener = Opener { context, nesting: 0, again: true };
-    let (mut node, _) = opener.image(Target { filename, options, bytes: None }, flags)?;
-    node.lock_raw()?;
+    let mut node = context.patiently(|| {
+        let target = Target { filename: filename.clone(), options: options.clone(), bytes: None };
+        let (node, _) = opener.image(target, flags)?;
+        node.lock_raw().map(|()| node)
+    })?;
     if node.identity() != identity {
         return Err(Error::os(libc::ESTALE).context(format!("'{name}' was replaced while it was being opened")));
     }
@@ -101,11 +104,11 @@ pub fn create_storage(
     context: &OpenContext,
 ) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
     let name = plain_name(filename)?;
-    let Creation { storage, guard, warning } = match protocol_prefix(filename) {
-        Some("file") => FileStorage::create_by(Protocol::File, &name, new)?,
-        Some("host_device") => FileStorage::create_by(Protocol::HostDevice, &name, new)?,
-        _ => FileStorage::create(&name, new)?,
-    };
+    let Creation { storage, guard, warning } = context.patiently(|| match protocol_prefix(filename) {
+        Some("file") => FileStorage::create_by(Protocol::File, &name, new),
+        Some("host_device") => FileStorage::create_by(Protocol::HostDevice, &name, new),
+        _ => FileStorage::create(&name, new),
+    })?;
     if let Some(warning) = warning {
         context.warn(&Warning::Plain(warning));
     }

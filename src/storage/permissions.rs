@@ -4,10 +4,14 @@
 //! cannot stand others using permission n". An opener first puts up its own locks and then looks whether somebody else
 //! holds the opposite ones. Nobody ever takes an exclusive lock, so that looking does not disturb. The numbers are those
 //! of the reference, so both keep out of each other's images.
+//!
+//! Whoever only waits must not put up locks again and again: a virtual machine that starts in just that moment would be
+//! refused. So this opener looks before it puts up its locks, too.
 
 use std::os::fd::BorrowedFd;
 
 use crate::error::{Error, Kind, Result};
+use crate::sys::holders::LockedByte;
 use crate::sys::lock;
 
 /// Name and number of each permission.
@@ -67,6 +71,23 @@ impl Permissions {
         Permissions { held, refused }
     }
 
+    /// The same for somebody who gives the file another size (`held`), or does not let others do so (`refused`).
+    pub fn with_resize(self, held: bool, refused: bool) -> Permissions {
+        let set = |wanted| if wanted { RESIZE } else { 0 };
+        Permissions { held: self.held | set(held), refused: self.refused | set(refused) }
+    }
+
+    /// The same for the reader of a disk that others may write to meanwhile, as long as its metadata stays: nothing is
+    /// refused for a raw image, and only another size for a data file.
+    pub fn tolerant(self, role: FileRole) -> Permissions {
+        let refused = match role {
+            FileRole::Metadata => self.refused,
+            FileRole::Data if self.held != 0 => self.refused & RESIZE,
+            FileRole::Raw | FileRole::Data => 0,
+        };
+        Permissions { refused, ..self }
+    }
+
     /// The bytes that are locked for these permissions.
     fn bytes(self) -> impl Iterator<Item = u64> {
         numbers(self.held).map(|n| HELD + n).chain(numbers(self.refused).map(|n| REFUSED + n))
@@ -87,11 +108,17 @@ impl Permissions {
         result
     }
 
-    /// Puts up the locks, then looks for those of others.
+    /// Looks for locks of others, puts up its own, and looks again for what came in between.
     fn take(self, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+        self.look_around(fd, name)?;
         for at in self.bytes() {
             lock::lock_shared(fd, at).map_err(|errno| with_cause(format!("Failed to lock byte {at}"), errno))?;
         }
+        self.look_around(fd, name)
+    }
+
+    /// An error if somebody refuses what this opener uses, or uses what it refuses.
+    fn look_around(self, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
         for n in numbers(self.held) {
             let what = || format!("Failed to get \"{}\" lock", NAMES[n as usize]);
             look(fd, REFUSED + n, what).map_err(|error| error.hint(in_use(name)))?;
@@ -121,9 +148,14 @@ fn with_cause(what: String, errno: nix::errno::Errno) -> Error {
 fn look(fd: BorrowedFd<'_>, at: u64, what: impl Fn() -> String) -> Result<()> {
     match lock::held_by_others(fd, at) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Error::new(Kind::Locked(what()))),
+        Ok(true) => Err(Error::new(Kind::Locked { text: what(), byte: locked_byte(fd, at) })),
         Err(errno) => Err(with_cause(what(), errno)),
     }
+}
+
+fn locked_byte(fd: BorrowedFd<'_>, offset: u64) -> Option<LockedByte> {
+    let info = nix::sys::stat::fstat(fd).ok()?;
+    Some(LockedByte { device: info.st_dev, inode: info.st_ino, offset })
 }
 
 #[cfg(test)]

@@ -36,6 +36,25 @@ fn locks_the_bytes_that_the_reference_locks() {
     }
 }
 
+#[test]
+fn a_tolerant_reader_minds_only_what_it_depends_on() {
+    use FileRole::{Data, Metadata, Raw};
+    let cases: [(FileRole, bool, &[u64]); 6] = [
+        // role, no_io, bytes
+        (Metadata, false, &[100, 201, 203]), // map, compare, bench
+        (Raw, false, &[100]),
+        (Data, false, &[100, 203]),
+        (Metadata, true, &[201, 203]), // info
+        (Raw, true, &[]),
+        (Data, true, &[]),
+    ];
+    for (role, no_io, bytes) in cases {
+        let found: Vec<_> = Permissions::for_file(role, false, false, no_io).tolerant(role).bytes().collect();
+        assert_eq!(found, bytes, "{role:?} {no_io}");
+        assert_eq!(Permissions::for_file(role, false, true, no_io).tolerant(role).refused, 0, "{role:?} with -U");
+    }
+}
+
 /// The reference, holding an image open until it is dropped.
 struct Holder(Child);
 

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod descriptor;
 pub mod device;
 pub mod fs;
+pub mod holders;
 pub mod lock;
 pub mod memory;
 pub mod secret;

@@ -10,6 +10,7 @@ pub mod bitmaps;
 pub mod breakage;
 pub mod damage;
 pub mod files;
+pub mod holder;
 pub mod images;
 pub mod kinds;
 pub mod model;

@@ -11,7 +11,7 @@ use crate::text::to_os;
 
 fn locked(what: &str, name: &str) -> Error {
     let text = format!("Failed to get {what} lock");
-    Error::new(Kind::Locked(text)).hint(format!("Is another process using the image [{name}]?"))
+    Error::new(Kind::Locked { text, byte: None }).hint(format!("Is another process using the image [{name}]?"))
 }
 
 /// The file `name` must not be one that a source, or a backing file of a source, lies in.

@@ -37,7 +37,7 @@ fn ours(filename: &str, list: &str, size: u64) -> Result<()> {
     for _ in 0..50 {
         let result =
             create(CreateRequest { filename, size, options: &options(list), context: &context(), no_flush: false });
-        if !matches!(&result, Err(error) if matches!(error.kind(), crate::error::Kind::Locked(_))) {
+        if !matches!(&result, Err(error) if matches!(error.kind(), crate::error::Kind::Locked { .. })) {
             return result;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));

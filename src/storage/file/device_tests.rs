@@ -113,7 +113,7 @@ fn an_image_is_created_on_a_device_in_place() {
     FileStorage::create(&device.name, &new).unwrap().guard.keep();
     let error = FileStorage::create(&device.name, &NewFile { role: FileRole::Metadata, ..new }).unwrap_err();
     assert_eq!(error.to_string(), "Failed to get shared \"write\" lock");
-    assert!(matches!(error.kind(), Cause::Locked(_)));
+    assert!(matches!(error.kind(), Cause::Locked { .. }));
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn locks_keep_writers_apart() {
     let check = |wanted, message: &str| {
         let error = lock(wanted).unwrap_err();
         assert_eq!(error.to_string(), message);
-        assert!(matches!(error.kind(), Cause::Locked(_)));
+        assert!(matches!(error.kind(), Cause::Locked { .. }));
         assert_eq!(error.hints(), std::slice::from_ref(&hint));
     };
 

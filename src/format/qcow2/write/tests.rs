@@ -35,7 +35,7 @@ fn open(path: &str) -> Box<dyn Layer> {
     for _ in 0..50 {
         match open_layer(&spec, OpenFlags::WRITE, &OpenContext::default()) {
             Ok(node) => return node.layer,
-            Err(error) if matches!(error.kind(), Kind::Locked(_)) => {
+            Err(error) if matches!(error.kind(), Kind::Locked { .. }) => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             Err(error) => panic!("{error}"),
