@@ -68,7 +68,7 @@ fn holds(pid: u32, byte: LockedByte, end: Instant) -> bool {
 }
 
 /// Whether a line of `fdinfo` is that of a lock on the byte at `offset`, as in
-/// `lock:	1: OFDLCK  ADVISORY  READ -1 fe:00:10019137 100 101`; the last byte may be `EOF`.
+/// `lock: 1: OFDLCK  ADVISORY  READ -1 fe:00:10019137 100 101` (a tab behind the colon); the last byte may be `EOF`.
 fn covers(line: &str, offset: u64) -> bool {
     let Some(lock) = line.strip_prefix("lock:") else { return false };
     let mut words = lock.split_whitespace().rev();

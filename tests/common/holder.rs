@@ -102,7 +102,7 @@ fn wait_until(line: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
-/// The inode number of each range of a file that a process has locked. A line says `lock:	1: OFDLCK  ADVISORY  READ -1
+/// The inode number of each range of a file that a process has locked. A line says `lock: 1: OFDLCK  ADVISORY  READ -1
 /// fe:00:10019137 100 101`.
 fn locks(pid: u32) -> Vec<u64> {
     let infos = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
