@@ -91,9 +91,12 @@ impl Storage for Bounded {
 }
 
 /// Nothing is opened besides the image, but sizes are those that the format allows.
-fn context() -> OpenContext {
-    let policy = OpenPolicy { references: false, probing: true, limits: ImageLimits::FORMAT };
-    OpenContext { policy, ..OpenContext::default() }
+const LONELY: OpenPolicy = OpenPolicy { references: false, probing: true, limits: ImageLimits::FORMAT };
+
+fn context(policy: OpenPolicy) -> OpenContext {
+    let mut context = OpenContext::default();
+    context.policy = policy;
+    context
 }
 
 fn memory(data: &[u8]) -> Arc<Bounded> {
@@ -103,7 +106,7 @@ fn memory(data: &[u8]) -> Arc<Bounded> {
 /// Opens a qcow2 image without its backing file.
 fn qcow2(storage: &Arc<Bounded>, flags: OpenFlags) -> Result<Chain> {
     let flags = OpenFlags { no_backing: true, ..flags };
-    open_storage(Arc::clone(storage) as Arc<dyn Storage>, "image", Some("qcow2"), flags, &context())
+    open_storage(Arc::clone(storage) as Arc<dyn Storage>, "image", Some("qcow2"), flags, &context(LONELY))
 }
 
 /// Runs something that must leave the image as it is.
@@ -116,11 +119,11 @@ fn unchanged(data: &[u8], body: impl FnOnce(&Arc<Bounded>)) {
 /// Probing, and opening in every way there is.
 pub fn open(data: &[u8]) {
     let _ = probe(&data[..data.len().min(512)], "image");
-    for policy in [context().policy, OpenPolicy::UNTRUSTED] {
+    for policy in [LONELY, OpenPolicy::UNTRUSTED] {
         for flags in [OpenFlags::INFO, OpenFlags::READ, OpenFlags { check: true, ..OpenFlags::READ }] {
             unchanged(data, |storage| {
-                let context = OpenContext { policy, ..OpenContext::default() };
-                let opened = open_storage(Arc::clone(storage) as Arc<dyn Storage>, "image", None, flags, &context);
+                let storage = Arc::clone(storage) as Arc<dyn Storage>;
+                let opened = open_storage(storage, "image", None, flags, &context(policy));
                 let _ = opened.map(|chain| chain.size());
             });
         }
@@ -360,7 +363,7 @@ pub fn json_name(data: &[u8]) {
     let options = harmless(options);
     let spec = ImageSpec::options("options", options);
     let flags = OpenFlags { no_backing: false, ..OpenFlags::READ };
-    let Ok(chain) = open_chain(&spec, flags, &context()) else { return };
+    let Ok(chain) = open_chain(&spec, flags, &context(LONELY)) else { return };
     if let Ok(report) = NodeReport::new(chain.top()) {
         let _ = json::pretty(&report.to_json());
     }
