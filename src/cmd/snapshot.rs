@@ -1,12 +1,13 @@
 //! `snapshot`: lists, takes, applies and deletes the snapshots inside an image.
 
 use super::Command;
-use crate::cli::args::{Args, flag, object, operands, value};
-use crate::cli::common;
+use crate::cli::args::{Args, OWN, flag, object, operands, value};
+use crate::cli::common::{self, Output};
 use crate::cli::output::print;
 use crate::cli::snapshot_table;
 use crate::error::{Context, Error, Result};
-use crate::image::{OpenFlags, Snapshots, not_supported, open_chain};
+use crate::image::{OpenFlags, Snapshots, not_supported, open_chain, snapshot_json};
+use crate::json;
 
 /// The command.
 pub static COMMAND: Command = Command {
@@ -37,6 +38,7 @@ fn define(command: clap::Command) -> clap::Command {
         )
         .arg(value("create", "SNAPSHOT", "Take a snapshot with this name").short('c').long("create"))
         .arg(value("delete", "SNAPSHOT", "Delete this snapshot").short('d').long("delete"))
+        .arg(common::output(COMMAND.name).help_heading(OWN))
         .arg(operands("FILENAME", "The image"))
 }
 
@@ -54,13 +56,22 @@ fn run(args: &Args) -> Result<i32> {
     let filename = args.one_image()?;
     let spec = args.spec(filename)?;
     let write = operation != Operation::List;
+    if write && args.given("output") {
+        return Err(args.usage("--output goes with -l only"));
+    }
     let flags = OpenFlags { write, share: args.flag("force-share"), ..OpenFlags::READ };
     if write && flags.share {
         let error = Error::invalid("force-share=on can only be used with read-only images");
         return Err(error.context(format!("Could not open '{filename}'")));
     }
     let chain = open_chain(&spec, flags, &args.context())?;
-    perform(&operation, chain.top().layer.snapshots())?;
+    let snapshots = chain.top().layer.snapshots();
+    if args.output() == Output::Json {
+        let list = snapshots.map_or_else(|| Ok(Vec::new()), Snapshots::list)?;
+        print(&format!("{}\n", json::pretty(&list.iter().map(snapshot_json).collect())))?;
+        return Ok(0);
+    }
+    perform(&operation, snapshots)?;
     Ok(0)
 }
 
