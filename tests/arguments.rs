@@ -248,7 +248,7 @@ const SNAPSHOT: &[&str] = &[
     "snapshot -l disk -q",
     "snapshot --lis disk",
     "snapshot --list disk",
-    "snapshot -l --output=json disk",
+    "snapshot -l --outputs=json disk",
 ];
 
 /// Lines that ask for help; only exit code and that something is said are compared, for the wording is ours.
