@@ -10,7 +10,6 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::image::Chain;
 use crate::storage::{AlignedBuf, PAGE};
-use crate::units::{align_down, align_up};
 
 /// Most threads, whatever depth is asked for.
 const THREADS_MAX: u32 = 1024;
@@ -43,6 +42,8 @@ pub struct Bench {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     offset: u64,
+    /// What it may change, if it writes.
+    span: (u64, u64),
     /// A flush has to follow that is not waited for.
     flush: bool,
 }
@@ -54,8 +55,8 @@ struct State {
     offset: u64,
     /// No request may begin before all have returned and what they wrote has been flushed.
     draining: bool,
-    /// The granules that writes in flight change, each as its first byte and the byte behind it: two of them that share
-    /// one must not both complete it with what was there before.
+    /// What writes in flight change, each as its first byte and the byte behind it ([`Chain::write_span`]): where two of
+    /// them share a cluster that is yet to be allocated, both would complete it with what was there before.
     busy: Vec<(u64, u64)>,
     failed: Option<Error>,
 }
@@ -159,16 +160,17 @@ impl Run<'_> {
             if state.failed.is_some() || state.remaining == 0 {
                 return None;
             }
-            let range = self.granules(state.offset);
-            let free = |busy: &(u64, u64)| busy.1 <= range.0 || range.1 <= busy.0;
-            if !state.draining && state.busy.iter().all(free) {
-                return Some(self.take(&mut state, range));
+            if !state.draining {
+                let span = self.span(state.offset);
+                if state.busy.iter().all(|busy| busy.1 <= span.0 || span.1 <= busy.0) {
+                    return Some(self.take(&mut state, span));
+                }
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn take(&self, state: &mut State, range: (u64, u64)) -> Request {
+    fn take(&self, state: &mut State, span: (u64, u64)) -> Request {
         let offset = state.offset;
         state.remaining -= 1;
         state.in_flight += 1;
@@ -177,29 +179,29 @@ impl Run<'_> {
             size => offset.saturating_add(self.bench.step) % size,
         };
         if self.bench.write.is_some() {
-            state.busy.push(range);
+            state.busy.push(span);
         }
         let interval = self.bench.flush_interval;
         let due = interval > 0 && state.remaining.is_multiple_of(interval);
         state.draining = due && self.bench.drain;
-        Request { offset, flush: due && !self.bench.drain }
+        Request { offset, span, flush: due && !self.bench.drain }
     }
 
     /// What a request at `offset` may change.
-    fn granules(&self, offset: u64) -> (u64, u64) {
-        let cluster = self.chain.top().layer.limits().cluster;
-        let end = offset.saturating_add(self.bench.size as u64);
-        (align_down(offset, cluster), align_up(end, cluster).unwrap_or(u64::MAX))
+    fn span(&self, offset: u64) -> (u64, u64) {
+        match self.bench.write {
+            Some(_) => self.chain.write_span(offset, self.bench.size as u64),
+            None => (offset, offset),
+        }
     }
 
     fn finish(&self, request: Request, done: Result<()>) {
         let mut state = self.state();
         state.in_flight -= 1;
-        if self.bench.write.is_some() {
-            let range = self.granules(request.offset);
-            if let Some(at) = state.busy.iter().position(|busy| *busy == range) {
-                state.busy.swap_remove(at);
-            }
+        if self.bench.write.is_some()
+            && let Some(at) = state.busy.iter().position(|busy| *busy == request.span)
+        {
+            state.busy.swap_remove(at);
         }
         let flush = state.draining && state.in_flight == 0 && done.is_ok();
         drop(state);

@@ -95,6 +95,11 @@ const LINES: &[&str] = &[
     "-w -c 300 -s 512 -S 1536 -d 16 --pattern 0xa5 over",
     "-w -c 100 -s 100000 -S 100000 -d 8 --pattern 1 over",
     "-w -c 200 -s 7000 -S 3500 -o 1000 --pattern 2 -f raw r",
+    // Into clusters that are there already: single bytes, over borders of clusters, of subclusters, and of sectors of a cipher.
+    "-w -c 300 -s 1000 -S 1300 -o 1M -d 16 --pattern 3 q",
+    "-w -c 200 -s 5000 -S 9000 -o 1600000 -d 16 --pattern 4 --image-opts driver=qcow2,file.filename=fine",
+    "-w -c 200 -s 100 -S 90 -o 1k -d 16 --pattern 5 --object secret,id=s,data=x --image-opts LOCKED",
+    "-w -c 100 -s 4k -t none -d 16 --pattern 6 --object secret,id=s,data=x --image-opts LOCKED",
     "--object secret,id=x,data=s -c 2 q",
     "--bogus",
     "--n q",
@@ -114,7 +119,12 @@ qemu-img create -q -f qcow2 -b q -F qcow2 over
 qemu-img create -q -f qcow2 zero 0
 qemu-img create -q -f qcow2 odd 1000
 qemu-img create -q -f raw r 4M
+qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k fine 10M
+qemu-io -c 'write -P 9 1500k 1M' fine >/dev/null
+qemu-img create -q -f qcow2 --object secret,id=s,data=x -o encrypt.format=aes,encrypt.key-secret=s locked 1M 2>/dev/null
 ";
+
+const LOCKED: &str = "driver=qcow2,file.filename=locked,encrypt.key-secret=s";
 
 /// Times differ.
 fn settled(text: &str) -> String {
@@ -136,12 +146,13 @@ fn runs_are_the_same() {
     program_in(scene.path(), "bash", &["-ec", SCENE]).expect_ok("the scene");
     for_all("bench", LINES, |line, report| {
         let twins = Twins { ours: Sandbox::copy_of(scene.path()), reference: Sandbox::copy_of(scene.path()) };
-        let line = format!("bench {line}");
+        let line = format!("bench {}", line.replace("LOCKED", LOCKED));
         let [ours, reference] = twins.each().map(|(tool, sandbox)| sandbox.run(tool, &line));
         let mut differences = oracle::differences(&line, &ours, &reference, &settled);
         differences.extend(twins.same_names(false));
         if line.contains("-w") {
-            for (name, target) in [("q", Target::Qcow2), ("over", Target::Qcow2), ("r", Target::Raw)] {
+            let plain = ["q", "over", "fine"].map(|name| (name, Target::Qcow2));
+            for (name, target) in plain.into_iter().chain([("r", Target::Raw), ("locked", Target::Locked)]) {
                 differences.extend(oracle::same_target(&twins, name, target));
             }
         }

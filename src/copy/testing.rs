@@ -59,7 +59,7 @@ impl Layer for FakeLayer {
     }
 
     fn limits(&self) -> LayerLimits {
-        LayerLimits { cluster: 1, granule: 1, zero_init: true }
+        LayerLimits { cluster: 1, granule: 1, sector: 1, zero_init: true }
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {

@@ -160,7 +160,7 @@ impl Layer for Raw {
     }
 
     fn limits(&self) -> LayerLimits {
-        LayerLimits { cluster: 1, granule: 1, zero_init: self.storage.limits().zero_init }
+        LayerLimits { cluster: 1, granule: 1, sector: 1, zero_init: self.storage.limits().zero_init }
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {

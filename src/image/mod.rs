@@ -105,6 +105,8 @@ pub struct LayerLimits {
     /// Writes must cover whole units of this many bytes (the subcluster size; the sector size of a cipher); the end of
     /// the image counts as such a border.
     pub granule: u64,
+    /// What [`Layer::prepare_part`] takes covers whole units of this many bytes (the sector of a cipher; otherwise 1).
+    pub sector: u64,
     /// Whether unallocated ranges of a newly created image read as zeros.
     pub zero_init: bool,
 }
@@ -286,6 +288,12 @@ pub trait Layer: Send + Sync + Debug {
     /// Reserves places for `places` (in guest order, not overlapping). Ranges that already have a place of their own
     /// keep it.
     fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>>;
+
+    /// The places that all of `guest..guest + len` (whole [`LayerLimits::sector`]s) has already, for itself and with plain
+    /// bytes in them, so that only these bytes have to be written; `None` where some of it needs [`Layer::prepare`].
+    fn prepare_part<'a>(&'a self, _guest: u64, _len: u64) -> Result<Option<Box<dyn Pending + 'a>>> {
+        Ok(None)
+    }
 
     /// Makes a range (whole granules) read as zeros without writing payload, in the way that suits the format best.
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()>;

@@ -212,18 +212,55 @@ pub fn write_payload(pending: &dyn Pending, layout: &Layout, start: u64, bytes: 
 }
 
 impl Chain {
-    /// Writes `data` at `guest` into the top layer, completing the granules at both ends with what the guest sees there
-    /// now.
+    /// Writes `data` at `guest` into the top layer: nothing but these bytes where it has places for them already, otherwise
+    /// whole granules, completed with what the guest sees there now.
     pub fn write(&self, guest: u64, data: &[u8]) -> Result<()> {
         let mut done = 0;
         while done < data.len() {
             let at = guest + done as u64;
             let window_end = align_down(at, WINDOW) + WINDOW;
             let count = (data.len() - done).min((window_end - at) as usize);
-            self.edit(at, count as u64, EditKind::Data, Some(&data[done..done + count]))?;
+            let part = &data[done..done + count];
+            if !self.overwrite(at, part)? {
+                self.edit(at, count as u64, EditKind::Data, Some(part))?;
+            }
             done += count;
         }
         Ok(())
+    }
+
+    /// What a write of `len` bytes at `guest` reads or writes at this moment: the first byte, and the one behind the last.
+    /// Writes at the same time must not have any of that in common.
+    pub fn write_span(&self, guest: u64, len: u64) -> (u64, u64) {
+        let layer = &*self.top().layer;
+        let limits = layer.limits();
+        let part = sectors(layer, guest, len);
+        let in_place = limits.granule > 1 && matches!(layer.prepare_part(part.guest, part.len), Ok(Some(_)));
+        let unit = if in_place { limits.sector } else { limits.cluster };
+        (align_down(guest, unit), align_up(guest.saturating_add(len), unit).unwrap_or(u64::MAX))
+    }
+
+    /// Writes `data` into the places that there are for it, if that spares writing more than that.
+    fn overwrite(&self, guest: u64, data: &[u8]) -> Result<bool> {
+        let layer = &*self.top().layer;
+        let granule = layer.limits().granule;
+        let part = sectors(layer, guest, data.len() as u64);
+        if guest.is_multiple_of(granule) && (data.len() as u64).is_multiple_of(granule) {
+            return Ok(false);
+        }
+        let Some(pending) = layer.prepare_part(part.guest, part.len)? else { return Ok(false) };
+        if part.len == data.len() as u64 {
+            pending.write(guest, data)?;
+        } else {
+            // At most a window and two sectors.
+            let mut bytes = vec![0; part.len as usize];
+            self.read(part.guest, &mut bytes)?;
+            let from = (guest - part.guest) as usize;
+            bytes[from..from + data.len()].copy_from_slice(data);
+            pending.write(part.guest, &bytes)?;
+        }
+        pending.commit()?;
+        Ok(true)
     }
 
     /// Makes `len` bytes from `guest` read as zeros, in the way that suits the top layer best.
@@ -286,6 +323,14 @@ impl Chain {
         }
         write_range(layer, &layout, start, &bytes)
     }
+}
+
+/// The whole sectors around a range.
+fn sectors(layer: &dyn Layer, guest: u64, len: u64) -> Range {
+    let sector = layer.limits().sector;
+    let start = align_down(guest, sector);
+    let end = align_up(guest.saturating_add(len), sector).unwrap_or(u64::MAX);
+    Range { guest: start, len: end - start }
 }
 
 fn write_range(layer: &dyn Layer, layout: &Layout, start: u64, bytes: &[u8]) -> Result<()> {

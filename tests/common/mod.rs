@@ -113,7 +113,18 @@ pub fn taken(row: &str, column: &str) -> bool {
         .chain([b' '])
         .chain(column.bytes())
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-    (hash >> 20).is_multiple_of(share_taken())
+    let (part, parts) = part_taken();
+    (hash >> 20).is_multiple_of(share_taken()) && (hash >> 40) % parts == part
+}
+
+/// Which part of the cases this run takes, and of how many parts: `PART=2/10` the second of ten. Matrices of hours can so be
+/// run piece by piece.
+fn part_taken() -> (u64, u64) {
+    let Ok(text) = std::env::var("PART") else { return (0, 1) };
+    let numbers = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    let (part, parts): (u64, u64) = numbers.unwrap_or_else(|| panic!("PART is to be like 2/10, not {text}"));
+    assert!((1..=parts).contains(&part), "there is no part {part} of {parts}");
+    (part - 1, parts)
 }
 
 /// One in how many cases of the large matrices is taken.

@@ -186,6 +186,7 @@ impl Layer for Qcow2 {
         LayerLimits {
             cluster: self.geometry.cluster_size(),
             granule: self.geometry.subcluster_size(),
+            sector: if self.crypt.is_some() { SECTOR } else { 1 },
             zero_init: self.reads_as_zeros_when_new(),
         }
     }
@@ -264,6 +265,10 @@ impl Layer for Qcow2 {
 
     fn prepare<'a>(&'a self, places: &[Place]) -> Result<Box<dyn Pending + 'a>> {
         self.prepare_places(places)
+    }
+
+    fn prepare_part<'a>(&'a self, guest: u64, len: u64) -> Result<Option<Box<dyn Pending + 'a>>> {
+        self.existing_places(guest, len)
     }
 
     fn zero(&self, guest: u64, len: u64, flags: ZeroFlags) -> Result<()> {

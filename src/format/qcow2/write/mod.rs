@@ -18,6 +18,7 @@ use super::Meta;
 use super::Qcow2;
 use super::entry::{L2Entry, Mapping};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
+use super::map::check_l2_offset;
 use super::refcount::{Refcounts, Run, overlap_error};
 use super::txn::Discard;
 use crate::error::{Error, Result};
@@ -51,6 +52,23 @@ impl Qcow2 {
         drop(meta);
         reservation.finish_pieces();
         Ok(Box::new(reservation))
+    }
+}
+
+impl Qcow2 {
+    /// See [`crate::image::Layer::prepare_part`].
+    pub(super) fn existing_places<'a>(&'a self, guest: u64, len: u64) -> Result<Option<Box<dyn Pending + 'a>>> {
+        let Some(end) = guest.checked_add(len).filter(|end| *end <= self.virtual_size()) else { return Ok(None) };
+        let mut meta = self.meta();
+        meta.writer()?;
+        let mut reservation = Reservation::new(self);
+        let mut planner = Planner { qcow2: self, meta: &mut meta, reservation: &mut reservation };
+        if !planner.all_in_place(guest, end)? {
+            return Ok(None);
+        }
+        meta.record_write(&self.file, guest, len)?;
+        drop(meta);
+        Ok(Some(Box::new(reservation)))
     }
 }
 
@@ -148,6 +166,33 @@ impl Planner<'_, '_> {
         };
         check_overlap(&self.meta.writer()?.refcounts, host, geometry.cluster_size())?;
         Ok(Target::InPlace(host))
+    }
+
+    /// Adds the pieces of a range whose bytes can all be written where they are, without a change of metadata. Says `false`
+    /// for any other, also where there is something wrong with it, which [`Self::place`] reports.
+    fn all_in_place(&mut self, guest: u64, end: u64) -> Result<bool> {
+        let geometry = self.geometry();
+        let mut at = guest;
+        while at < end {
+            let next = (geometry.cluster_start(at) + geometry.cluster_size()).min(end);
+            let l1_index = geometry.l1_index(GuestOffset(at));
+            let Some(table) = self.meta.l1.get(l1_index).table() else { return Ok(false) };
+            if check_l2_offset(geometry, table, l1_index).is_err() {
+                return Ok(false);
+            }
+            let entry = self.meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(at)));
+            let Ok(Target::InPlace(host)) = self.target(at, entry) else { return Ok(false) };
+            let kind = ChangeKind::Plain { written: subclusters(geometry, at, next), replaces: false };
+            if (Change { guest: geometry.cluster_start(at), host, old: entry, untouched: false, kind })
+                .new_entry(geometry)
+                != entry
+            {
+                return Ok(false);
+            }
+            self.reservation.add_piece(at, next, host.0 + geometry.in_cluster(at), false);
+            at = next;
+        }
+        Ok(true)
     }
 
     fn in_place(&mut self, from: u64, to: u64, entry: L2Entry, host: HostOffset) -> Result<()> {

@@ -2,10 +2,17 @@
 //! must be what a plain array of bytes says.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::super::create::write_image;
+use super::super::options;
+use crate::crypto::Secrets;
 use crate::error::Kind;
-use crate::format::qcow2::testing::{available, expect};
+use crate::format::CreateOptions;
+use crate::format::qcow2::testing::{available, expect, open_storage};
 use crate::image::{ImageSpec, Layer, OpenContext, OpenFlags, Payload, Place, ZeroFlags, open_layer};
+use crate::storage::Storage;
+use crate::storage::fault::{Event, FaultStorage};
 
 const SIZE: u64 = 3 * 1024 * 1024 + 512 * 3;
 
@@ -117,6 +124,18 @@ fn step(layer: &dyn Layer, noise: &mut Noise, model: &mut [u8], compress: bool) 
     }
 }
 
+/// Some bytes, wherever they begin and end, if there are places for them.
+fn overwrite(layer: &dyn Layer, noise: &mut Noise, model: &mut [u8]) {
+    let from = noise.below(SIZE);
+    let len = 1 + noise.below(20_000.min(SIZE - from));
+    if let Some(pending) = layer.prepare_part(from, len).unwrap() {
+        let part = &mut model[from as usize..(from + len) as usize];
+        part.fill(noise.next() as u8);
+        pending.write(from, part).unwrap();
+        pending.commit().unwrap();
+    }
+}
+
 fn check(path: &str, model: &[u8], what: &str) {
     let raw = format!("{path}.raw");
     let text = reference("qemu-img", &["check", "-f", "qcow2", path]);
@@ -150,6 +169,7 @@ fn torture(options: &str, snapshots: bool, backing: bool, seed: u64) {
         let layer = open(&path);
         for _ in 0..12 {
             step(&*layer, &mut noise, &mut model, compress);
+            overwrite(&*layer, &mut noise, &mut model);
         }
         layer.flush().unwrap();
         drop(layer);
@@ -226,4 +246,44 @@ fn random_writes_with_a_data_file() {
     ] {
         torture(options, false, false, 77);
     }
+}
+
+/// Places that are there already and nobody shares take single bytes; nothing else is written then.
+#[test]
+fn parts_of_clusters() {
+    const CLUSTER: u64 = 65536;
+    let mut options = CreateOptions::default();
+    options.set("extended_l2", "off");
+    let image = options::check(&options, SIZE, &Secrets::default()).unwrap();
+    let storage = Arc::new(FaultStorage::in_memory());
+    let file = Arc::clone(&storage) as Arc<dyn Storage>;
+    write_image(&file, None, image).unwrap();
+    let layer = open_storage(file, OpenFlags::WRITE).unwrap();
+    write(&*layer, 0, &[1; 2 * CLUSTER as usize]);
+    write_compressed(&*layer, 3 * CLUSTER, &[2; CLUSTER as usize]);
+    layer.zero(CLUSTER, CLUSTER, ZeroFlags { may_unmap: false }).unwrap();
+    layer.flush().unwrap();
+    let may = |guest, len| layer.prepare_part(guest, len).unwrap().is_some();
+    let cases = [
+        (0, CLUSTER, true),
+        (1000, 7, true),
+        (CLUSTER - 1, 2, false), // A place that reads as zeros,
+        (CLUSTER, 1, false),
+        (2 * CLUSTER, 1, false), // none,
+        (3 * CLUSTER, 1, false), // compressed,
+        (SIZE, 1, false),        // behind the end.
+        (u64::MAX, 1, false),
+    ];
+    for (guest, len, expected) in cases {
+        assert_eq!(may(guest, len), expected, "{len} bytes at {guest}");
+    }
+    storage.clear_events();
+    let pending = layer.prepare_part(1000, 7).unwrap().unwrap();
+    let host = pending.pieces()[0].host;
+    pending.write(1000, b"written").unwrap();
+    pending.commit().unwrap();
+    layer.flush().unwrap();
+    assert_eq!(storage.events(), [Event::Write { offset: host, data: b"written".to_vec() }, Event::Flush]);
+    layer.snapshots().unwrap().create("shares").unwrap();
+    assert!(!may(1000, 7), "a shared cluster");
 }
