@@ -188,7 +188,10 @@ fn leaves(kind: &Kind, damage: &Damage, twins: &Twins, mode: &str) -> Vec<String
     };
     let before = twins.reference.reference(&line);
     let lead = |line: &str| {
-        line.starts_with("ERROR") && !line.starts_with("ERROR cluster") && !line.starts_with("ERROR OFLAG_COPIED")
+        line.contains("ERROR failed to read the snapshot table")
+            || line.starts_with("ERROR")
+                && !line.starts_with("ERROR cluster")
+                && !line.starts_with("ERROR OFLAG_COPIED")
     };
     let mut differences = keeps(kind, twins, mode);
     // See `repaired`: the reference repairs on opening.
