@@ -126,17 +126,30 @@ impl Checker<'_> {
         Err(super::structures::unreadable())
     }
 
+    /// Writes an entry of the active L1 table, unless other metadata lies in its place, too.
     fn write_l1_entry(&mut self, l1_offset: u64, index: usize, entry: u64) -> Result<()> {
+        let bytes = u64::from(self.header().l1_size) * 8;
+        if self.places()?.check_own(HostOffset(l1_offset), bytes, MetadataKind::ActiveL1).is_err() {
+            self.say("ERROR: Could not write L1 table; metadata overlap check failed: Input/output error");
+            self.found.check_errors += 1;
+            return Err(super::structures::unreadable());
+        }
         self.file.write_at(&entry.to_be_bytes(), l1_offset + index as u64 * 8)
     }
 
     /// Whether an L2 table lies in a place of its own, so that writing it destroys no other metadata.
     pub(super) fn may_write_table(&mut self, table: u64) -> Result<bool> {
         let cluster = self.geometry.cluster_size();
-        if self.places.is_none() {
-            self.places = Some(self.find_places()?);
-        }
-        Ok(self.places.as_ref().is_some_and(|places| places.overlap(HostOffset(table), cluster).is_none()))
+        Ok(self.places()?.overlap(HostOffset(table), cluster).is_none())
+    }
+
+    /// Where metadata lies, found when it is first asked for.
+    fn places(&mut self) -> Result<&Refcounts> {
+        let places = match self.places.take() {
+            Some(places) => places,
+            None => self.find_places()?,
+        };
+        Ok(self.places.insert(places))
     }
 
     /// Where metadata lies, L2 tables left aside.
