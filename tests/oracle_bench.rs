@@ -98,8 +98,8 @@ const LINES: &[&str] = &[
     // Into clusters that are there already: single bytes, over borders of clusters, of subclusters, and of sectors of a cipher.
     "-w -c 300 -s 1000 -S 1300 -o 1M -d 16 --pattern 3 q",
     "-w -c 200 -s 5000 -S 9000 -o 1600000 -d 16 --pattern 4 --image-opts driver=qcow2,file.filename=fine",
-    "-w -c 200 -s 100 -S 90 -o 1k -d 16 --pattern 5 --object secret,id=s,data=x --image-opts LOCKED",
-    "-w -c 100 -s 4k -t none -d 16 --pattern 6 --object secret,id=s,data=x --image-opts LOCKED",
+    "-w -c 200 -s 100 -S 90 -o 1k -d 16 --pattern 5 --object secret,id=s,data=hunter2 --image-opts LOCKED",
+    "-w -c 100 -s 4k -t none -d 16 --pattern 6 --object secret,id=s,data=hunter2 --image-opts LOCKED",
     "--object secret,id=x,data=s -c 2 q",
     "--bogus",
     "--n q",
@@ -121,7 +121,7 @@ qemu-img create -q -f qcow2 odd 1000
 qemu-img create -q -f raw r 4M
 qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k fine 10M
 qemu-io -c 'write -P 9 1500k 1M' fine >/dev/null
-qemu-img create -q -f qcow2 --object secret,id=s,data=x -o encrypt.format=aes,encrypt.key-secret=s locked 1M 2>/dev/null
+qemu-img create -q -f qcow2 --object secret,id=s,data=hunter2 -o encrypt.format=aes,encrypt.key-secret=s locked 1M 2>/dev/null
 ";
 
 const LOCKED: &str = "driver=qcow2,file.filename=locked,encrypt.key-secret=s";
