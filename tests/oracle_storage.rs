@@ -3,6 +3,7 @@
 mod common;
 
 use common::files::fingerprint;
+use common::oracle::differences;
 use common::run::{BOTH, Tool};
 use common::{Report, Sandbox, for_all, require_wording};
 
@@ -36,10 +37,7 @@ fn compare(around: &str, line: &str, report: &mut Report) {
         let left = outcome.ok().then(|| fingerprint(sandbox.path()));
         (outcome, left)
     });
-    let mut differences = Vec::new();
-    if ours.0 != reference.0 {
-        differences.push(format!("ours: {}\nreference: {}", ours.0, reference.0));
-    }
+    let mut differences = differences(line, &ours.0, &reference.0, &|text| text.to_owned());
     if ours.1 != reference.1 {
         differences.push(format!("ours left {:?}\nreference left {:?}", ours.1, reference.1));
     }

@@ -15,12 +15,12 @@ use super::options::{self, NewImage};
 use super::refcount::Refcounts;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateRequest, protocol};
-use crate::image::{Preallocation, create_storage};
+use crate::image::{Preallocation, create_storage, plain_name};
 use crate::storage::{FileRole, NewFile, Preallocation as FilePreallocation, Storage, ZeroMode};
 
 /// Creates an image, and its data file if it has one. What was made is removed when this fails.
 pub fn create(request: CreateRequest<'_>) -> Result<()> {
-    let image = options::check(request.options, request.size, &request.context.secrets)?;
+    let mut image = options::check(request.options, request.size, &request.context.secrets)?;
     check_size(&image.header)?;
     // What is said about preallocation is about the image, not about the file.
     let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(&request, 0)? };
@@ -31,7 +31,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
         return Err(Error::invalid("Image is not in qcow2 format"));
     }
     let data = match &image.data_file {
-        Some(name) => Some(create_storage(name, &NewFile { role: FileRole::Data, ..common }, request.context)?),
+        Some(name) => {
+            // What the image records is the name of a file: whoever opens it reads no protocol out of it.
+            image.header.data_file = Some(crate::text::to_bytes(&plain_name(name)?));
+            Some(create_storage(name, &NewFile { role: FileRole::Data, ..common }, request.context)?)
+        }
         None => None,
     };
     let (data, data_guard) = data.unzip();
