@@ -34,6 +34,7 @@ mod header;
 mod info;
 mod map;
 mod measure;
+mod offset_map;
 mod open;
 mod options;
 mod refcount;

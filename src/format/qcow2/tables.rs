@@ -2,12 +2,12 @@
 //!
 //! Neither writes anything. Changed tables stay in memory, marked dirty, until `txn` brings them to disk in a safe order.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::entry::{L1Entry, L2Entry};
 use super::geometry::{Geometry, HostOffset};
+use super::offset_map::OffsetMap;
 use crate::error::Result;
 use crate::storage::{DebugEvent, Storage};
 use crate::units::MIB;
@@ -150,7 +150,7 @@ impl L2Table {
 pub struct L2Cache {
     file: Arc<dyn Storage>,
     geometry: Geometry,
-    tables: HashMap<HostOffset, L2Table>,
+    tables: OffsetMap<HostOffset, L2Table>,
     capacity: usize,
     clock: u64,
 }
@@ -159,7 +159,7 @@ impl L2Cache {
     /// An empty cache of the tables of an image.
     pub fn new(file: Arc<dyn Storage>, geometry: Geometry) -> Self {
         let capacity = (L2_BYTES / geometry.cluster_size()).max(L2_TABLES_MIN) as usize;
-        L2Cache { file, geometry, tables: HashMap::new(), capacity, clock: 0 }
+        L2Cache { file, geometry, tables: OffsetMap::default(), capacity, clock: 0 }
     }
 
     /// The table at `offset`, which must be on a cluster border; read from disk if it is not here.

@@ -1,6 +1,6 @@
 //! The refcount blocks in memory: a bounded number, with dirty flags.
 
-use std::collections::HashMap;
+use super::super::offset_map::OffsetMap;
 
 /// Bytes of refcount blocks kept in memory.
 const BUDGET: usize = 8 << 20;
@@ -20,7 +20,7 @@ pub(super) struct Block {
 /// Refcount blocks by their index in the refcount table.
 #[derive(Debug)]
 pub(super) struct Cache {
-    blocks: HashMap<usize, Block>,
+    blocks: OffsetMap<usize, Block>,
     capacity: usize,
     clock: u64,
 }
@@ -28,7 +28,7 @@ pub(super) struct Cache {
 impl Cache {
     /// An empty cache of blocks of `block_size` bytes.
     pub fn new(block_size: usize) -> Self {
-        Cache { blocks: HashMap::new(), capacity: (BUDGET / block_size).max(MIN_BLOCKS), clock: 0 }
+        Cache { blocks: OffsetMap::default(), capacity: (BUDGET / block_size).max(MIN_BLOCKS), clock: 0 }
     }
 
     /// The block with that index, if it is here.
