@@ -10,6 +10,7 @@
 //! | `map` | guest offset to extent |
 //! | `info` | what `info` shows |
 //! | `refcount` | refcounts of all widths, finding and giving back clusters |
+//! | `renew` | new refcount structures in the place of the old ones |
 //! | `txn` | the only writer of metadata: in which order it reaches the disk |
 //! | `write` | places for guest bytes, zero clusters, publishing |
 //! | `compress`, `crypt` | payload transformations |
@@ -38,6 +39,7 @@ mod offset_map;
 mod open;
 mod options;
 mod refcount;
+mod renew;
 mod resize;
 mod snapshot;
 mod tables;

@@ -273,7 +273,7 @@ impl Writer {
             self.freed_end = self.freed_end.max(run.end());
             let (offset, len) = (run.first << self.geometry.cluster_bits, run.clusters << self.geometry.cluster_bits);
             // A kindness, as everywhere.
-            if self.file.len().is_ok_and(|end| offset + len <= end) {
+            if self.discards.request && self.file.len().is_ok_and(|end| offset + len <= end) {
                 let _ = self.file.zero(offset, len, ZeroMode::Discard);
             }
         }
@@ -283,17 +283,34 @@ impl Writer {
     /// the last cluster may have been reserved by somebody. The refcounts that say so are on stable storage. Only zeros
     /// are cut off: if refcounts are wrong, nothing is lost by this.
     pub fn cut_tail(&mut self) -> Result<()> {
+        match self.free_tail()? {
+            Some((end, len)) if reads_as_zeros(&*self.file, end, len)? => self.cut(end),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Writer::cut_tail`], whatever is in there: where nothing can be but what refcounts count.
+    pub fn cut_free(&mut self) -> Result<()> {
+        match self.free_tail()? {
+            Some((end, _)) => self.cut(end),
+            None => Ok(()),
+        }
+    }
+
+    /// Where free clusters at the end of the file begin, and how long the file is.
+    fn free_tail(&mut self) -> Result<Option<(u64, u64)>> {
         let bits = self.geometry.cluster_bits;
         let len = self.file.len()?;
         if self.file.limits().fixed_len || self.freed_end < self.geometry.clusters(len) {
-            return Ok(());
+            return Ok(None);
         }
-        let Some(used) = self.refcounts.used_end()? else { return Ok(()) };
-        let end = used << bits;
-        if end < len && reads_as_zeros(&*self.file, end, len)? {
-            self.file.set_len(end)?;
-            self.refcounts.cut(used);
-        }
+        let used = self.refcounts.used_end()?;
+        Ok(used.map(|used| (used << bits, len)).filter(|(end, len)| end < len))
+    }
+
+    fn cut(&mut self, end: u64) -> Result<()> {
+        self.file.set_len(end)?;
+        self.refcounts.cut(end >> self.geometry.cluster_bits);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The entries of the active L1 table go first. The caller has brought what they led to to the backing file, so that at
 //! every moment on the way the guest sees the same. Only when no entry is left on stable storage are references given up,
-//! those to clusters that snapshots share, too.
+//! those to clusters that snapshots share, too. What is left then moves to the beginning of the file, and the rest of it is
+//! cut off.
 
 use super::change::Change;
 use super::refs::Tables;
@@ -30,10 +31,12 @@ impl Change<'_> {
         }
         meta.make_durable()?;
         if geometry.external_data {
-            return self.empty_data_file(&tables);
+            self.empty_data_file(&tables)?;
+        } else {
+            self.references().give_up(&tables)?;
+            self.meta().flush()?;
         }
-        self.references().give_up(&tables)?;
-        self.meta().flush()
+        self.settle_refcounts()
     }
 
     /// The clusters in an external data file are not counted, and nobody shares them.

@@ -6,8 +6,14 @@
 use super::change::Change;
 use crate::error::Result;
 use crate::format::qcow2::geometry::HostOffset;
+use crate::format::qcow2::header::crypt_method;
 use crate::format::qcow2::refcount::{MetadataKind, Run};
 use crate::format::qcow2::txn::Discard;
+
+/// How often what lies at the end of the file is moved further down: what was moved first may have made room for more.
+const ROUNDS: usize = 4;
+/// Refcount blocks that are worth being written again for a shorter file.
+const BLOCKS_MAX: usize = 64;
 
 /// Which table moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +26,38 @@ impl Change<'_> {
     /// Moves tables from the end of the file into free space below it, and cuts off the free end. What the operation
     /// did is on stable storage before.
     pub fn settle(&mut self) -> Result<()> {
+        self.move_tables()?;
+        // A kindness like every return of space: the operation is done, whether or not this works.
+        let _ = self.meta().writer()?.cut_tail();
+        Ok(())
+    }
+
+    /// Makes the refcount structures as small as they can be, and brings them and the tables as far down in the file as
+    /// they can go. Pays where little is left that they count.
+    pub fn settle_refcounts(&mut self) -> Result<()> {
+        for _ in 0..ROUNDS {
+            let empty = self.meta().writer()?.drop_empty_blocks()?;
+            self.meta().flush()?;
+            self.meta().writer()?.empty(&empty);
+            let moved = self.move_tables()?;
+            if !self.move_refcounts()? && !moved {
+                break;
+            }
+        }
+        let header = &self.meta().header;
+        let only_ours = header.nb_snapshots == 0
+            && header.bitmaps.is_none()
+            && header.crypt_method != crypt_method::LUKS
+            && header.unknown_extensions.is_empty();
+        if only_ours {
+            // All that is in such a file is known, so nobody loses what is not counted.
+            let _ = self.meta().writer()?.cut_free();
+        }
+        Ok(())
+    }
+
+    /// Says whether any table has moved.
+    fn move_tables(&mut self) -> Result<bool> {
         let mut moved = false;
         // Where refcounts cannot be read, nothing moves: the operation is done.
         let end = self.meta().writer()?.refcounts.used_end().unwrap_or_default();
@@ -38,9 +76,32 @@ impl Change<'_> {
         if moved {
             self.meta().flush()?;
         }
-        // A kindness like every return of space: the operation is done, whether or not this works.
-        let _ = self.meta().writer()?.cut_tail();
-        Ok(())
+        Ok(moved)
+    }
+
+    /// Says whether the refcount structures have moved: where they are the last in the file, and new ones have room below
+    /// its end.
+    fn move_refcounts(&mut self) -> Result<bool> {
+        let geometry = self.geometry();
+        let meta = self.meta();
+        let refcounts = &mut meta.writer()?.refcounts;
+        let Some(end) = refcounts.used_end()? else { return Ok(false) };
+        let (table, blocks) = refcounts.places()?;
+        if !blocks.iter().chain([&table]).any(|run| run.end() == end) {
+            return Ok(false);
+        }
+        let needed = meta.needed_refcounts(geometry)?;
+        let mut used = 0;
+        meta.each_count(|_, _| {
+            used += 1;
+            Ok(())
+        })?;
+        let size = needed.blocks.len() as u64 + needed.table;
+        if needed.blocks.len() > BLOCKS_MAX || end - used < size {
+            return Ok(false);
+        }
+        meta.renew_refcounts(geometry)?;
+        Ok(true)
     }
 
     fn l1_place(&mut self) -> Run {
