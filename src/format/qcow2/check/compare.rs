@@ -136,8 +136,8 @@ impl Checker<'_> {
                 return Ok(Some((end, Vec::new())));
             }
         };
-        let place = (at % PIECE) as usize;
-        let counts = self.counts.piece(at / PIECE).map(|piece| &piece[place..place + range.len()]);
+        let counts = self.counts.bytes(at, range.len());
+        let counts = counts.as_deref();
         let mut differences = Vec::new();
         let used = match (block, counts) {
             (None, None) => None,

@@ -1,17 +1,21 @@
-//! How often each host cluster is used, as found by walking all tables: one byte per cluster, in pieces that exist only
-//! where something is used, so that neither a long sparse file nor a hostile header costs memory.
+//! How often each host cluster is used, as found by walking all tables. The counts are kept in pieces that exist only where
+//! something is used, each with as few bits per cluster as its counts need: one where every cluster is used once or not
+//! at all, or by every snapshot and perhaps once more. Neither a large image nor a long sparse file costs much memory.
+
+mod piece;
 
 use std::collections::HashMap;
 
-/// Clusters in a piece.
-pub(super) const PIECE: u64 = 4096;
+pub(super) use piece::PIECE;
+use piece::Piece;
+
 /// In a piece: the count is in [`Counts::large`].
 const LARGE: u8 = u8::MAX;
 
 /// References counted per cluster.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pieces: Vec<Box<[u8]>>,
+    pieces: Vec<Piece>,
     /// Which piece counts the clusters from `key * PIECE` on.
     index: HashMap<u64, usize>,
     /// The piece that was used last: number and place.
@@ -23,17 +27,13 @@ pub(super) struct Counts {
 impl Counts {
     /// Adds one reference and returns the new count.
     pub fn add(&mut self, cluster: u64) -> u64 {
-        let (number, at) = (cluster / PIECE, (cluster % PIECE) as usize);
-        let place = match self.last {
-            Some((last, place)) if last == number => place,
-            _ => self.find_or_insert(number),
-        };
-        let count = &mut self.pieces[place][at];
-        if *count < LARGE - 1 {
-            *count += 1;
-            return u64::from(*count);
+        let (piece, at) = self.find_or_insert(cluster);
+        let count = piece.get(at);
+        if count < LARGE - 1 {
+            piece.set(at, count + 1);
+            return u64::from(count) + 1;
         }
-        *count = LARGE;
+        piece.set(at, LARGE);
         let large = self.large.entry(cluster).or_insert(u64::from(LARGE - 1));
         *large += 1;
         *large
@@ -42,29 +42,18 @@ impl Counts {
     /// Adds one reference to each of some clusters of one piece, if all counts stay small and at most `max`. Says whether
     /// that was done.
     pub fn add_all(&mut self, cluster: u64, len: u64, max: u64) -> bool {
-        let (number, at) = (cluster / PIECE, (cluster % PIECE) as usize);
-        let place = match self.last {
-            Some((last, place)) if last == number => place,
-            _ => self.find_or_insert(number),
-        };
+        let (piece, at) = self.find_or_insert(cluster);
         let limit = u8::try_from(max).unwrap_or(LARGE).min(LARGE - 1);
-        let counts = &mut self.pieces[place][at..at + len as usize];
-        let small = counts.iter().all(|count| *count < limit);
-        if small {
-            counts.iter_mut().for_each(|count| *count += 1);
-        }
-        small
+        piece.add_all(at..at + len as usize, limit)
     }
 
     /// Takes back one [`Counts::add`].
     pub fn undo(&mut self, cluster: u64) {
-        let place = self.find_or_insert(cluster / PIECE);
-        let count = &mut self.pieces[place][(cluster % PIECE) as usize];
-        if *count == LARGE {
+        let (piece, at) = self.find_or_insert(cluster);
+        match piece.get(at) {
             // It stays there, also where it would fit into a byte again.
-            self.large.entry(cluster).and_modify(|large| *large -= 1);
-        } else {
-            *count -= 1;
+            LARGE => drop(self.large.entry(cluster).and_modify(|large| *large -= 1)),
+            count => piece.set(at, count - 1),
         }
     }
 
@@ -73,12 +62,11 @@ impl Counts {
         if self.get(cluster) >= least {
             return;
         }
-        let place = self.find_or_insert(cluster / PIECE);
-        let count = &mut self.pieces[place][(cluster % PIECE) as usize];
+        let (piece, at) = self.find_or_insert(cluster);
         match u8::try_from(least) {
-            Ok(small) if small < LARGE => *count = small,
+            Ok(small) if small < LARGE => piece.set(at, small),
             _ => {
-                *count = LARGE;
+                piece.set(at, LARGE);
                 self.large.insert(cluster, least);
             }
         }
@@ -86,21 +74,18 @@ impl Counts {
 
     /// The number of references to a cluster.
     pub fn get(&self, cluster: u64) -> u64 {
-        match self.piece(cluster / PIECE).map(|piece| piece[(cluster % PIECE) as usize]) {
+        match self.piece(cluster / PIECE).map(|piece| piece.get((cluster % PIECE) as usize)) {
             None => 0,
             Some(LARGE) => self.large.get(&cluster).copied().unwrap_or(0),
             Some(count) => u64::from(count),
         }
     }
 
-    /// The counts of the clusters from `number * PIECE` on, as bytes of which 255 means "look with [`Counts::get`]";
-    /// `None` where nothing is used.
-    pub fn piece(&self, number: u64) -> Option<&[u8]> {
-        let place = match self.last {
-            Some((last, place)) if last == number => place,
-            _ => *self.index.get(&number)?,
-        };
-        Some(&self.pieces[place])
+    /// The counts of `len` clusters from `cluster` on, all of one piece, as bytes of which 255 means "look with
+    /// [`Counts::get`]"; `None` where nothing is used.
+    pub fn bytes(&self, cluster: u64, len: usize) -> Option<Vec<u8>> {
+        let at = (cluster % PIECE) as usize;
+        self.piece(cluster / PIECE).map(|piece| piece.bytes(at..at + len))
     }
 
     /// The numbers of the pieces in which something is used, in order.
@@ -110,14 +95,26 @@ impl Counts {
         numbers
     }
 
-    fn find_or_insert(&mut self, number: u64) -> usize {
-        let pieces = &mut self.pieces;
-        let place = *self.index.entry(number).or_insert_with(|| {
-            pieces.push(vec![0; PIECE as usize].into_boxed_slice());
-            pieces.len() - 1
-        });
+    fn piece(&self, number: u64) -> Option<&Piece> {
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => *self.index.get(&number)?,
+        };
+        Some(&self.pieces[place])
+    }
+
+    /// The piece that counts a cluster, and the cluster's place in it.
+    fn find_or_insert(&mut self, cluster: u64) -> (&mut Piece, usize) {
+        let (number, at) = (cluster / PIECE, (cluster % PIECE) as usize);
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => *self.index.entry(number).or_insert_with(|| {
+                self.pieces.push(Piece::new());
+                self.pieces.len() - 1
+            }),
+        };
         self.last = Some((number, place));
-        place
+        (&mut self.pieces[place], at)
     }
 }
 

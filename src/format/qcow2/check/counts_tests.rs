@@ -35,5 +35,5 @@ fn counts_of_all_sizes() {
     }
     assert_eq!(counts.numbers(), [0, 1, (1 << 40) / PIECE]);
     assert_eq!(counts.get(3 * PIECE), 0, "nothing is counted there");
-    assert!(counts.piece(3).is_none(), "and nothing was made for it");
+    assert!(counts.bytes(3 * PIECE, 1).is_none(), "and nothing was made for it");
 }

@@ -134,7 +134,7 @@ impl Checker<'_> {
         let bits = self.geometry.refcount_block_bits();
         let mut indices = Vec::new();
         for number in self.counts.numbers() {
-            let Some(piece) = self.counts.piece(number) else { continue };
+            let Some(piece) = self.counts.bytes(number * PIECE, PIECE as usize) else { continue };
             let per_block = (PIECE as usize).min(1 << bits);
             for (part, counts) in (0u64..).zip(piece.chunks(per_block)) {
                 let index = (number * PIECE + part * per_block as u64) >> bits;

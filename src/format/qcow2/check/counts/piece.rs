@@ -1,0 +1,112 @@
+//! The counts of some thousand neighbouring clusters, packed.
+
+use std::ops::Range;
+
+/// Clusters in a piece.
+pub(in super::super) const PIECE: u64 = 4096;
+/// Bits in a word.
+const WORD: usize = u64::BITS as usize;
+
+/// Counts that fit into a byte each, stored as what they are above the lowest, in 1, 2, 4 or 8 bits.
+#[derive(Debug)]
+pub(super) struct Piece {
+    low: u8,
+    /// Bits per cluster.
+    bits: usize,
+    words: Box<[u64]>,
+}
+
+impl Piece {
+    /// Nothing is used.
+    pub fn new() -> Self {
+        Piece { low: 0, bits: 1, words: words(1) }
+    }
+
+    /// The count of the cluster at `at`.
+    pub fn get(&self, at: usize) -> u8 {
+        let (word, shift) = self.position(at);
+        // At most eight bits are left.
+        self.low + (self.words[word] >> shift & self.mask()) as u8
+    }
+
+    /// Sets the count of the cluster at `at`.
+    pub fn set(&mut self, at: usize, count: u8) {
+        match count.checked_sub(self.low).map(u64::from) {
+            Some(above) if above <= self.mask() => self.put(at, above),
+            _ => self.pack_anew(at, count),
+        }
+    }
+
+    /// Adds one to each of these counts, if all of them are below `limit`. Says whether that was done.
+    pub fn add_all(&mut self, range: Range<usize>, limit: u8) -> bool {
+        if self.bits == 1 && self.low < limit && self.all_low(range.clone()) {
+            parts(range).for_each(|(word, mask)| self.words[word] |= mask);
+            return true;
+        }
+        let small = range.clone().all(|at| self.get(at) < limit);
+        if small {
+            range.for_each(|at| self.set(at, self.get(at) + 1));
+        }
+        small
+    }
+
+    /// The counts of some clusters, a byte each.
+    pub fn bytes(&self, range: Range<usize>) -> Vec<u8> {
+        if self.bits == 1 && self.all_low(range.clone()) {
+            return vec![self.low; range.len()];
+        }
+        range.map(|at| self.get(at)).collect()
+    }
+
+    /// Whether none of these counts is above the lowest; of pieces with one bit per cluster.
+    fn all_low(&self, range: Range<usize>) -> bool {
+        parts(range).all(|(word, mask)| self.words[word] & mask == 0)
+    }
+
+    /// The greatest value of a cluster's bits.
+    fn mask(&self) -> u64 {
+        (1 << self.bits) - 1
+    }
+
+    fn position(&self, at: usize) -> (usize, usize) {
+        (at * self.bits / WORD, at * self.bits % WORD)
+    }
+
+    fn put(&mut self, at: usize, above: u64) {
+        let ((word, shift), mask) = (self.position(at), self.mask());
+        self.words[word] = self.words[word] & !(mask << shift) | above << shift;
+    }
+
+    /// Sets a count that does not fit into the bits there are. That happens once for every new highest or lowest count,
+    /// so seldom.
+    fn pack_anew(&mut self, at: usize, count: u8) {
+        let mut counts = self.bytes(0..PIECE as usize);
+        counts[at] = count;
+        let (low, high) = counts.iter().fold((u8::MAX, 0), |(low, high), count| (low.min(*count), high.max(*count)));
+        let bits = [1, 2, 4].into_iter().find(|bits| u64::from(high - low) < 1 << bits).unwrap_or(8);
+        *self = Piece { low, bits, words: words(bits) };
+        for (at, count) in counts.into_iter().enumerate() {
+            self.put(at, u64::from(count - low));
+        }
+    }
+}
+
+/// Words for all clusters of a piece.
+fn words(bits: usize) -> Box<[u64]> {
+    vec![0; PIECE as usize * bits / WORD].into_boxed_slice()
+}
+
+/// The words that a range of single bits touches, and which bits of them.
+fn parts(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
+    let words = if range.is_empty() { 0..0 } else { range.start / WORD..range.end.div_ceil(WORD) };
+    words.map(move |word| {
+        let first = word * WORD;
+        let from = range.start.max(first) - first;
+        let len = range.end.min(first + WORD) - first - from;
+        (word, u64::MAX >> (WORD - len) << from)
+    })
+}
+
+#[cfg(test)]
+#[path = "piece_tests.rs"]
+mod tests;
