@@ -1,5 +1,12 @@
 //! Numbers and sizes as people write them: on the command line, in option strings, in `json:` names.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use crate::error::{Error, Result};
 
 /// Why a number was not taken.
@@ -45,6 +52,7 @@ pub fn parse_size(text: &str) -> Result<u64, NumberError> {
         return Err(NumberError::Invalid);
     }
     // The fraction is below 1 (or rounded to 1), so this is at most 2^60.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor above 2^60")]
     let bytes = (fraction * factor as f64 + 0.5) as u64;
     whole.checked_mul(factor).and_then(|value| value.checked_add(bytes)).ok_or(NumberError::Range)
 }
@@ -52,7 +60,7 @@ pub fn parse_size(text: &str) -> Result<u64, NumberError> {
 fn suffix_factor(suffix: Option<char>) -> Option<u64> {
     let Some(suffix) = suffix else { return Some(1) };
     let exponent = ['b', 'k', 'm', 'g', 't', 'p', 'e'].iter().position(|c| *c == suffix.to_ascii_lowercase())?;
-    Some(1 << (10 * exponent))
+    1024_u64.checked_pow(u32::try_from(exponent).ok()?)
 }
 
 /// A plain number as C's `strtoull` reads it: decimal, octal behind `0`, hexadecimal behind `0x`; a minus sign wraps

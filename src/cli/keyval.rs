@@ -3,6 +3,9 @@
 //! Stricter than option lists ([`super::optlist`]): every name needs a value, and names are checked. Dots nest, as in
 //! JSON objects.
 
+#![deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+// No number that the text gives is calculated with: the only sums are of positions in a text in memory.
+
 use serde_json::{Map, Value};
 
 use super::optlist;

@@ -1,5 +1,12 @@
 //! Option lists: `name=value,name=value,flag`, the language of `-o`, `--image-opts` and `-l`.
 
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
+
 use crate::error::{Error, Result};
 
 /// One element of an option list.

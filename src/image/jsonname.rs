@@ -4,6 +4,9 @@
 //! reference's, and because names come from untrusted images: nesting is limited to what neither exhausts the stack
 //! nor takes much memory.
 
+#![deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+// No number that the text gives is calculated with: the only sums are of positions in a text in memory.
+
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
