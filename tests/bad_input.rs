@@ -8,14 +8,17 @@ use common::files::{Sandbox, hash_file};
 use common::run::{Outcome, Tool, ours_path, program_in};
 use common::{Report, for_all};
 
+/// Bytes of address space that `info`, `check` and `map` get.
+const LITTLE_MEMORY: u64 = 200 << 20;
+
 /// One command of ours under limits.
 fn limited(sandbox: &Sandbox, line: &str) -> Outcome {
-    limited_to(sandbox, line, 1 << 30)
+    limited_to(sandbox, line, 1 << 30, 10)
 }
 
-/// The same with so many bytes of address space.
-fn limited_to(sandbox: &Sandbox, line: &str, bytes: u64) -> Outcome {
-    let mut args = vec![format!("--as={bytes}"), "--cpu=10".to_owned(), ours_path().display().to_string()];
+/// The same with so many bytes of address space, and seconds of the processor.
+fn limited_to(sandbox: &Sandbox, line: &str, bytes: u64, seconds: u64) -> Outcome {
+    let mut args = vec![format!("--as={bytes}"), format!("--cpu={seconds}"), ours_path().display().to_string()];
     args.extend(common::files::words(line));
     program_in(sandbox.path(), "prlimit", &args)
 }
@@ -79,13 +82,50 @@ fn is_checked(image: &[u8], damage: &Damage, report: &mut Report) {
     let mut differences = Vec::new();
     for line in CHECKING {
         damage.write(image, &disk);
-        let mut outcome = limited_to(&sandbox, line, 200 << 20);
-        if matches!(outcome.code, 2 | 3) {
-            outcome.code = 0;
-        }
-        differences.extend(misbehaviour(line, &outcome));
+        differences.extend(misbehaviour(line, &checked(limited_to(&sandbox, line, LITTLE_MEMORY, 10))));
     }
     report.note(&damage.name, differences);
+}
+
+/// Corruptions and leaks that `check` finds are what it is for.
+fn checked(mut outcome: Outcome) -> Outcome {
+    if matches!(outcome.code, 2 | 3) {
+        outcome.code = 0;
+    }
+    outcome
+}
+
+/// What services do with files that strangers upload: within 200 MiB of address space and two seconds.
+const LOOKING: &[&str] = &["info -f qcow2 disk", "check -f qcow2 disk", "map -f qcow2 --output=json disk"];
+
+fn looked_at(sandbox: &Sandbox) -> Vec<String> {
+    LOOKING.iter().flat_map(|line| misbehaviour(line, &checked(limited_to(sandbox, line, LITTLE_MEMORY, 2)))).collect()
+}
+
+#[test]
+fn damaged_images_are_looked_at_in_little_memory_and_time() {
+    let image = std::fs::read(damage::victim().folder().join("disk")).expect("image");
+    for_all("damaged images, looked at", &damage::all(&image), |damage, report| {
+        let sandbox = Sandbox::new();
+        damage.write(&image, &sandbox.file("disk"));
+        report.note(&damage.name, looked_at(&sandbox));
+    });
+}
+
+#[test]
+fn stored_images_of_the_fuzz_targets_are_looked_at_in_little_memory_and_time() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let mut looked = 0;
+    for target in ["bitmap", "check", "info", "map", "open", "read", "snapshot", "write"] {
+        for entry in std::fs::read_dir(corpus.join(target)).expect("a corpus") {
+            let path = entry.expect("an input").path();
+            let sandbox = Sandbox::new();
+            std::fs::copy(&path, sandbox.file("disk")).expect("copying the input");
+            assert_eq!(looked_at(&sandbox), Vec::<String>::new(), "{}", path.display());
+            looked += 1;
+        }
+    }
+    assert!(looked >= 40, "the corpus has {looked} images");
 }
 
 #[test]
