@@ -113,22 +113,6 @@ fn damaged_images_are_looked_at_in_little_memory_and_time() {
 }
 
 #[test]
-fn stored_images_of_the_fuzz_targets_are_looked_at_in_little_memory_and_time() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let mut looked = 0;
-    for target in ["bitmap", "check", "info", "map", "open", "read", "snapshot", "write"] {
-        for entry in std::fs::read_dir(corpus.join(target)).expect("a corpus") {
-            let path = entry.expect("an input").path();
-            let sandbox = Sandbox::new();
-            std::fs::copy(&path, sandbox.file("disk")).expect("copying the input");
-            assert_eq!(looked_at(&sandbox), Vec::<String>::new(), "{}", path.display());
-            looked += 1;
-        }
-    }
-    assert!(looked >= 40, "the corpus has {looked} images");
-}
-
-#[test]
 fn damaged_images_are_checked_in_little_memory() {
     let image = std::fs::read(damage::victim().folder().join("disk")).expect("image");
     for_all("damaged images, check", &damage::all(&image), |damage, report| is_checked(&image, damage, report));
