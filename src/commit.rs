@@ -33,6 +33,7 @@ impl Commit<'_> {
             salvage: false,
             offload: OffloadMode::Clone,
             rate: self.rate,
+            grows: false,
         };
         copy::run(Job { source: &source, target: self.base, options, monitor: self.monitor, digest: None })?;
         self.monitor.phase(Phase::Flush);

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::copy::turn::Turn;
 use crate::error::Result;
-use crate::units::MIB;
+use crate::units::{MIB, align_down};
 
 /// The length of a subtree that is hashed by itself, in bytes. Pieces of work start at multiples of it.
 pub const PIECE: u64 = 2 * MIB;
@@ -84,18 +84,15 @@ pub struct Digest {
 #[derive(Debug)]
 enum State {
     Sha256(Mutex<Sha256>),
-    /// A disk of one piece has no tree.
-    Blake3(Box<Mutex<blake3::Hasher>>),
-    Blake3Tree(Mutex<Tree>),
+    Blake3(Mutex<Tree>),
 }
 
 impl Digest {
-    /// For a disk of `size` bytes.
-    pub fn new(algorithm: Algorithm, size: u64) -> Digest {
+    /// With no pieces yet.
+    pub fn new(algorithm: Algorithm) -> Digest {
         let state = match algorithm {
             Algorithm::Sha256 => State::Sha256(Mutex::default()),
-            Algorithm::Blake3 if size <= PIECE => State::Blake3(Box::default()),
-            Algorithm::Blake3 => State::Blake3Tree(Mutex::default()),
+            Algorithm::Blake3 => State::Blake3(Mutex::default()),
         };
         Digest { state, turn: Turn::default() }
     }
@@ -105,7 +102,7 @@ impl Digest {
     /// no digest any more.
     pub fn add(&self, index: u64, start: u64, feed: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {
         match &self.state {
-            State::Blake3Tree(tree) => {
+            State::Blake3(tree) => {
                 let mut pieces = Pieces::new(start);
                 feed(&mut pieces)?;
                 if self.turn.wait(index) {
@@ -114,22 +111,14 @@ impl Digest {
                 }
                 Ok(())
             }
-            State::Sha256(hasher) => self.add_in_turn(index, hasher, feed),
-            State::Blake3(hasher) => self.add_in_turn(index, hasher, feed),
+            State::Sha256(hasher) => {
+                if self.turn.wait(index) {
+                    feed(&mut *lock(hasher))?;
+                    self.turn.pass(index);
+                }
+                Ok(())
+            }
         }
-    }
-
-    fn add_in_turn(
-        &self,
-        index: u64,
-        hasher: &Mutex<impl Sink>,
-        feed: &mut dyn FnMut(&mut dyn Sink) -> Result<()>,
-    ) -> Result<()> {
-        if self.turn.wait(index) {
-            feed(&mut *lock(hasher))?;
-            self.turn.pass(index);
-        }
-        Ok(())
     }
 
     /// Nobody shall wait for pieces that will not come.
@@ -149,8 +138,7 @@ impl Digest {
                 let digest = hasher.into_inner().unwrap_or_else(PoisonError::into_inner).finalize();
                 digest.iter().map(|byte| format!("{byte:02x}")).collect()
             }
-            State::Blake3(hasher) => lock(&hasher).finalize().to_hex().to_string(),
-            State::Blake3Tree(tree) => tree.into_inner().unwrap_or_else(PoisonError::into_inner).finish(),
+            State::Blake3(tree) => tree.into_inner().unwrap_or_else(PoisonError::into_inner).finish(),
         }
     }
 }
@@ -164,26 +152,31 @@ struct Pieces {
     at: u64,
     hasher: blake3::Hasher,
     values: Vec<ChainingValue>,
+    /// The first piece of the disk, which is no subtree if nothing follows.
+    first: Option<Box<blake3::Hasher>>,
 }
 
 impl Pieces {
     fn new(start: u64) -> Pieces {
         debug_assert_eq!(start % PIECE, 0);
-        Pieces { at: start, hasher: hasher_at(start), values: Vec::new() }
+        Pieces { at: start, hasher: hasher_at(start), values: Vec::new(), first: None }
     }
 
-    fn close(&mut self) {
-        let done = std::mem::replace(&mut self.hasher, hasher_at(self.at));
+    /// The piece that ends here is whole, or the end of the disk. `start` is where it starts.
+    fn close(&mut self, start: u64) {
+        let done = std::mem::replace(&mut self.hasher, hasher_at(self.at.next_multiple_of(PIECE)));
         self.values.push(done.finalize_non_root());
+        if start == 0 {
+            self.first = Some(Box::new(done));
+        }
     }
 
-    fn finish(mut self) -> Vec<ChainingValue> {
-        if !self.at.is_multiple_of(PIECE) {
-            // The end of the disk; nothing is hashed any more.
-            let done = std::mem::take(&mut self.hasher);
-            self.values.push(done.finalize_non_root());
+    fn finish(mut self) -> Pieces {
+        let start = align_down(self.at, PIECE);
+        if start < self.at {
+            self.close(start);
         }
-        self.values
+        self
     }
 }
 
@@ -203,7 +196,7 @@ impl Sink for Pieces {
             self.hasher.update(now);
             self.at += now.len() as u64;
             if self.at.is_multiple_of(PIECE) {
-                self.close();
+                self.close(self.at - PIECE);
             }
             rest = later;
         }
@@ -219,11 +212,16 @@ struct Tree {
     count: u64,
     /// The last piece, which may be the right edge of the root.
     last: Option<ChainingValue>,
+    /// The first piece, which is all there is of a small disk.
+    first: Box<blake3::Hasher>,
 }
 
 impl Tree {
-    fn append(&mut self, values: Vec<ChainingValue>) {
-        for value in values {
+    fn append(&mut self, pieces: Pieces) {
+        if let Some(first) = pieces.first {
+            self.first = first;
+        }
+        for value in pieces.values {
             if let Some(last) = self.last.replace(value) {
                 self.push(last);
             }
@@ -242,10 +240,11 @@ impl Tree {
     }
 
     fn finish(mut self) -> String {
-        let (Some(mut right), Some(root_left)) = (self.last, (!self.stack.is_empty()).then(|| self.stack.remove(0)))
-        else {
-            unreachable!("a disk of several pieces has at least two");
-        };
+        if self.stack.is_empty() {
+            return self.first.finalize().to_hex().to_string();
+        }
+        let root_left = self.stack.remove(0);
+        let mut right = self.last.expect("there are several pieces");
         while let Some(left) = self.stack.pop() {
             right = hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash);
         }

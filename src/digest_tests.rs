@@ -20,7 +20,7 @@ fn plain(algorithm: Algorithm, bytes: &[u8]) -> String {
 
 /// Adds pieces of work of so many windows each, several threads at a time.
 fn digest(algorithm: Algorithm, bytes: &[u8], windows: u64) -> String {
-    let digest = Digest::new(algorithm, bytes.len() as u64);
+    let digest = Digest::new(algorithm);
     let work: Vec<&[u8]> = bytes.chunks((windows * PIECE) as usize).collect();
     std::thread::scope(|scope| {
         for first in 0..3 {
@@ -79,7 +79,7 @@ fn pieces_give_the_plain_digest_whatever_the_length() {
 #[test]
 fn who_is_stopped_does_not_wait() {
     for algorithm in [Algorithm::Sha256, Algorithm::Blake3] {
-        let digest = Digest::new(algorithm, 10 * PIECE);
+        let digest = Digest::new(algorithm);
         digest.stop();
         assert!(digest.is_stopped());
         digest.add(5, 5 * PIECE, &mut |_| Ok(())).unwrap();

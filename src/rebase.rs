@@ -36,6 +36,7 @@ impl Rebase<'_> {
             salvage: false,
             offload: OffloadMode::Never,
             rate: None,
+            grows: false,
         };
         let copied =
             copy::run(Job { source: &source, target: self.image, options, monitor: self.monitor, digest: None });

@@ -24,6 +24,8 @@ pub enum Form {
     None,
     /// What `-p` shows, on standard output.
     Plain,
+    /// The same on standard error.
+    PlainOnStderr,
     /// JSON lines on this descriptor, or on standard error.
     Json(Option<Descriptor>),
 }
@@ -92,7 +94,9 @@ impl Progress {
     pub fn new(form: Form) -> Result<Self> {
         let display = match form {
             Form::None => Display::Off,
-            Form::Plain if io::stdout().is_terminal() => Display::Bar(bar()),
+            Form::Plain if io::stdout().is_terminal() => Display::Bar(bar(ProgressDrawTarget::stdout())),
+            Form::PlainOnStderr if io::stderr().is_terminal() => Display::Bar(bar(ProgressDrawTarget::stderr())),
+            Form::PlainOnStderr => Display::Lines { out: Box::new(io::stderr()), shown: 0.0 },
             Form::Plain => Display::Lines { out: Box::new(io::stdout()), shown: 0.0 },
             Form::Json(out) => Display::Json(JsonLines::new(
                 match out {
@@ -145,6 +149,17 @@ impl Progress {
             }
             Display::Json(_) => self.state.next.store(0, Ordering::Relaxed),
             Display::Off | Display::Lines { .. } => {}
+        }
+    }
+
+    /// Says that nobody knows how many bytes there are to do.
+    pub fn set_total_unknown(&self) {
+        let state = &*self.state;
+        state.total.store(0, Ordering::Relaxed);
+        if let Display::Bar(bar) = &*state.display() {
+            bar.unset_length();
+            bar.set_style(style("    {bytes} {bytes_per_sec} {elapsed}"));
+            state.next.store(0, Ordering::Relaxed);
         }
     }
 
@@ -227,7 +242,8 @@ impl State {
         match &mut *display {
             Display::Off => self.next.store(u64::MAX, Ordering::Relaxed),
             Display::Bar(bar) => {
-                bar.set_position(self.done.load(Ordering::Relaxed).min(total));
+                let done = self.done.load(Ordering::Relaxed);
+                bar.set_position(if bar.length().is_some() { done.min(total) } else { done });
                 // The bar itself limits how often it is drawn.
                 self.next.store(0, Ordering::Relaxed);
             }
@@ -257,11 +273,13 @@ fn write_line(out: &mut impl Write, percent: f64) {
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
-fn bar() -> ProgressBar {
-    let style = "    ({percent_precise}/100%) [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style =
-        ProgressStyle::with_template(style).map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "));
-    ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stdout()).with_style(style)
+fn bar(place: ProgressDrawTarget) -> ProgressBar {
+    ProgressBar::with_draw_target(Some(0), place)
+        .with_style(style("    ({percent_precise}/100%) [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).map_or_else(|_| ProgressStyle::default_bar(), |s| s.progress_chars("=> "))
 }
 
 #[cfg(test)]

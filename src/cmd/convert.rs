@@ -1,10 +1,12 @@
 //! `convert`: copies the contents of images into another one.
 //!
-//! `request` is what was asked for, `run` does it, `target` is what it writes into.
+//! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` is about sources and targets
+//! that are streams.
 
 pub(super) mod overlap;
 mod request;
 mod run;
+mod stream;
 mod target;
 
 use clap::Arg;

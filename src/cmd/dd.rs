@@ -156,6 +156,7 @@ fn copy_range(
         salvage: false,
         offload: OffloadMode::Never,
         rate: None,
+        grows: false,
     };
     copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch, digest: None })
         .map_err(|error| error.reword(wording))?;

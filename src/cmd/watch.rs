@@ -40,6 +40,10 @@ impl Monitor for Watch {
         self.progress.set_total(bytes);
     }
 
+    fn total_unknown(&self) {
+        self.progress.set_total_unknown();
+    }
+
     fn advance(&self, bytes: u64) {
         self.progress.advance(bytes);
     }

@@ -57,7 +57,7 @@ pub fn run(source: &Source<'_>, algorithm: Algorithm, workers: usize, monitor: &
         everything: true,
     };
     let (plan, failure) = (Mutex::new(Plan::new(source, rules)), Mutex::new(None));
-    let run = Run { source, digest: Digest::new(algorithm, source.size()), plan, failure, monitor };
+    let run = Run { source, digest: Digest::new(algorithm), plan, failure, monitor };
     std::thread::scope(|scope| {
         // The first worker is this thread; should there be no more, it does everything.
         for _ in 1..workers {

@@ -2,7 +2,8 @@
 //!
 //! [`run`] copies a [`Source`] into a target:
 //!
-//! 1. [`plan`] hands out windows of about 2 MiB from one cursor and asks for extents as it goes;
+//! 1. [`plan`] hands out windows of about 2 MiB from one cursor and asks for extents as it goes; a source that is a stream is
+//!    read window by window ([`intake`]);
 //! 2. workers read, find zeros ([`scan`]), compress;
 //! 3. they take turns in guest order ([`turn`]) to place what they hold, so that the target's layout does not depend on how
 //!    many they are or who was faster;
@@ -11,6 +12,7 @@
 //! The first error stops everybody. Each worker holds one window and, when compressing, as much again.
 
 pub mod digest;
+mod intake;
 pub mod offload;
 mod pack;
 pub mod plan;
@@ -25,7 +27,7 @@ mod worker;
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::image::{Chain, CompressionLevel};
+use crate::image::{Chain, CompressionLevel, Preallocation};
 
 pub use offload::OffloadMode;
 pub use source::{Found, NewBacking, Source, Status};
@@ -74,10 +76,13 @@ pub trait Monitor: Sync {
         let _ = phase;
     }
 
-    /// So many bytes will be moved. Called once, before anything else, if [`Monitor::wants_total`].
+    /// So many bytes will be moved. Called once, before anything else if [`Monitor::wants_total`].
     fn total(&self, bytes: u64) {
         let _ = bytes;
     }
+
+    /// Nobody knows how many bytes will be moved. [`Monitor::total`] may be called when it is found out.
+    fn total_unknown(&self) {}
 
     /// Whether [`Monitor::total`] is worth the time it takes to find out.
     fn wants_total(&self) -> bool {
@@ -150,6 +155,8 @@ pub struct CopyOptions {
     pub offload: OffloadMode,
     /// Bytes per second at most.
     pub rate: Option<u64>,
+    /// The target is made larger as a stream comes in, and in the end as large as that was.
+    pub grows: bool,
 }
 
 /// One copy.
@@ -176,5 +183,9 @@ impl Job<'_> {
 
 /// Copies. Does not flush the target.
 pub fn run(job: Job<'_>) -> Result<()> {
-    worker::run(job)
+    worker::run(job)?;
+    match job.source.stream() {
+        Some(stream) if job.options.grows => job.target.resize(stream.position(), Preallocation::Off),
+        _ => Ok(()),
+    }
 }

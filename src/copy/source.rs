@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::image::{Chain, ChainExtent, Extent, ExtentKind, Layer};
-use crate::storage::RangeKind;
+use crate::storage::{InputStream, RangeKind};
 use crate::units::{SECTOR, align_up};
 
 /// One image of a [`Source`].
@@ -22,6 +22,7 @@ pub struct Source<'a> {
     parts: Vec<Part<'a>>,
     size: u64,
     scope: Scope<'a>,
+    stream: Option<&'a InputStream>,
 }
 
 /// Which layers of the images count.
@@ -127,7 +128,17 @@ impl<'a> Source<'a> {
             parts.push(Part { start, len, chain });
             start = start.saturating_add(len);
         }
-        Source { parts, size: start, scope }
+        Source { parts, size: start, scope, stream: None }
+    }
+
+    /// What arrives as a stream. It has no size, nor anything to ask about; it can be copied once.
+    pub fn from_stream(stream: &'a InputStream) -> Self {
+        Source { parts: Vec::new(), size: 0, scope: Scope::Everything, stream: Some(stream) }
+    }
+
+    /// The stream, if this is one.
+    pub fn stream(&self) -> Option<&'a InputStream> {
+        self.stream
     }
 
     /// The length of the whole in bytes.

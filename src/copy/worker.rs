@@ -1,22 +1,21 @@
 //! The workers of a copy.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
+use super::intake::{Intake, check_interrupt};
 use super::offload::{Offload, Span};
 use super::plan::{Item, ItemKind, Plan, PlanRules, Task, WINDOW};
-use super::rate::RateLimit;
 use super::scan::{SparseRule, split_differences};
 use super::turn::Turn;
 use super::{Job, OffloadMode, Phase, TargetState, digest, pack};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{
-    Compressor, Edit, EditKind, Layer, Layout, Payload, Pending, Piece, Range, ZeroFlags, write_payload,
+    ChainExtent, Compressor, Edit, EditKind, Layer, Layout, Payload, Pending, Piece, Preallocation, Range, Resize,
+    ZeroFlags, write_payload,
 };
 use crate::storage::AlignedBuf;
 use crate::sys;
-use crate::units::{SECTOR, align_down, align_up};
+use crate::units::{GIB, SECTOR, align_down, align_up};
 
 /// Runs shorter than this are not worth a system call of their own to reserve them, in bytes.
 const RESERVE_MIN: u64 = 64 << 10;
@@ -25,18 +24,17 @@ const RESERVE_MIN: u64 = 64 << 10;
 pub(super) struct Shared<'a> {
     job: Job<'a>,
     layer: &'a dyn Layer,
-    plan: Mutex<Plan<'a>>,
+    intake: Intake<'a>,
     turn: Turn,
     /// Whether the order of placing matters.
     ordered: bool,
     offload: Offload,
-    rate: Option<RateLimit>,
+    /// Held by whoever makes the target larger.
+    growing: Mutex<()>,
     /// Blocks of the target are reserved just ahead of writing them.
     reserve: bool,
     /// `None` where everything is written.
     sparse: Option<SparseRule>,
-    /// Whether an image has announced that it contradicts itself.
-    announced: AtomicBool,
     /// The error of the earliest task that failed.
     failure: Mutex<Option<(u64, Error)>>,
 }
@@ -56,7 +54,10 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
         salvage: job.options.salvage,
         everything: job.digest.is_some(),
     };
-    if job.monitor.wants_total() {
+    if job.source.stream().is_some() {
+        job.monitor.phase(Phase::Copy);
+        job.monitor.total_unknown();
+    } else if job.monitor.wants_total() {
         job.monitor.phase(Phase::Scan);
         let bytes = total(&job, rules)?;
         job.monitor.phase(Phase::Copy);
@@ -69,17 +70,16 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
     let shared = Shared {
         job,
         layer,
-        plan: Mutex::new(Plan::new(job.source, rules)),
+        intake: Intake::new(job.source, rules, job.monitor, job.options.rate),
         turn: Turn::default(),
         ordered: job.options.in_order && limits.cluster > 1,
         offload: Offload::new(if plain { job.options.offload } else { OffloadMode::Never }, storage),
-        rate: job.options.rate.map(RateLimit::new),
+        growing: Mutex::new(()),
         reserve: storage.fd().is_some_and(|fd| sys::fs::file_system(fd) == sys::fs::FileSystem::Ext4),
         sparse: (job.options.min_sparse > 0).then(|| SparseRule::new(job.options.min_sparse, alignment)),
-        announced: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let windows = job.source.size().div_ceil(WINDOW);
+    let windows = if job.source.stream().is_some() { u64::MAX } else { job.source.size().div_ceil(WINDOW) };
     let workers = (job.options.workers.max(1) as u64).min(windows);
     if workers <= 1 {
         shared.work();
@@ -105,17 +105,10 @@ fn total(job: &Job<'_>, rules: PlanRules) -> Result<u64> {
     let mut task = Task::default();
     let mut bytes = 0;
     while plan.next(&mut task, |_, _| false)? {
-        check_interrupt(job)?;
+        check_interrupt(job.monitor)?;
         bytes += task.payload();
     }
     Ok(bytes)
-}
-
-fn check_interrupt(job: &Job<'_>) -> Result<()> {
-    match job.monitor.interrupted() {
-        Some(signal) => Err(Error::new(Kind::Interrupted(signal))),
-        None => Ok(()),
-    }
 }
 
 impl Shared<'_> {
@@ -146,11 +139,14 @@ impl Shared<'_> {
     fn work_through(&self, task: &mut Task) -> Result<()> {
         let mut worker = Worker::new(self)?;
         while !self.turn.is_stopped() {
-            check_interrupt(&self.job)?;
-            if !self.next_task(task)? {
+            let offload = |index: usize, extent: &ChainExtent| {
+                let part = self.job.source.part(index);
+                self.offload.wants(part.chain, part.start, extent)
+            };
+            if !self.intake.next(task, &mut worker.buf, offload)? {
                 break;
             }
-            self.throttle(task.payload())?;
+            self.intake.throttle(task.payload(), || self.turn.is_stopped())?;
             worker.perform(task)?;
             self.job.monitor.advance(self.job.work_in(task));
             self.job.monitor.reached(task.end(), self.job.source.size());
@@ -158,40 +154,20 @@ impl Shared<'_> {
         Ok(())
     }
 
-    fn next_task(&self, task: &mut Task) -> Result<bool> {
-        let source = self.job.source;
-        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = plan.next(task, |index, extent| {
-            let part = source.part(index);
-            self.offload.wants(part.chain, part.start, extent)
-        });
-        self.announce(&plan.take_notices());
-        for warning in plan.take_warnings() {
-            self.job.monitor.warn(&warning);
+    /// Makes a target that grows with its source reach to `end`. Formats with tables grow in large steps, as each costs
+    /// something; how large the disk is in the end is settled then.
+    fn grow(&self, end: u64) -> Result<()> {
+        if !self.job.options.grows {
+            let fits = end <= self.layer.size() || self.job.source.stream().is_none();
+            return if fits { Ok(()) } else { Err(Error::invalid("output file is smaller than input file")) };
         }
-        more
-    }
-
-    /// Passes on what an image announces about itself; once is enough, as it says itself.
-    fn announce(&self, notices: &[String]) {
-        if let Some(notice) = notices.first()
-            && !self.announced.swap(true, Ordering::Relaxed)
-        {
-            self.job.monitor.notice(notice);
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if end <= self.layer.size() {
+            return Ok(());
         }
-    }
-
-    fn throttle(&self, bytes: u64) -> Result<()> {
-        let Some(rate) = &self.rate else { return Ok(()) };
-        let until = Instant::now() + rate.claim(bytes, Instant::now());
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.turn.is_stopped() {
-                return Ok(());
-            }
-            check_interrupt(&self.job)?;
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
+        let size = if self.layer.limits().cluster > 1 { end.max(GIB).next_power_of_two() } else { end };
+        let blank = || Ok(());
+        self.layer.resize(&Resize { size, preallocation: Preallocation::Off, covers_backing: false, blank: &blank })
     }
 
     fn blank(&self) -> bool {
@@ -244,7 +220,8 @@ impl<'s, 'a> Worker<'s, 'a> {
         // Where the source ends inside a granule of a larger target, the rest of the granule stays.
         let granule =
             if self.packer.is_some() { self.shared.layer.limits().cluster } else { self.shared.layer.limits().granule };
-        let end = align_up(task.end(), granule).unwrap_or(u64::MAX).min(self.shared.layer.size()).max(task.end());
+        let size = if shared.job.options.grows { u64::MAX } else { shared.layer.size() };
+        let end = align_up(task.end(), granule).unwrap_or(u64::MAX).min(size).max(task.end());
         if task.is_buffered() || end - start <= WINDOW {
             // Windows are 2 MiB, or one cluster.
             let len = (end - start) as usize;
@@ -259,7 +236,9 @@ impl<'s, 'a> Worker<'s, 'a> {
             digest.add(task.index, start, &mut |sink| digest::feed(source, task, window, sink))?;
         }
         if end > task.end() {
-            self.edits.push(Edit { guest: task.end(), len: end - task.end(), kind: EditKind::Keep });
+            // A target that grows has nothing there yet.
+            let kind = if shared.job.options.grows { EditKind::Blank } else { EditKind::Keep };
+            self.edits.push(Edit { guest: task.end(), len: end - task.end(), kind });
         }
         let layout = Layout::new(&self.edits, granule);
         self.complete(&layout, start)?;
@@ -267,7 +246,8 @@ impl<'s, 'a> Worker<'s, 'a> {
             None => self.store(task, &layout),
             Some(mut packer) => {
                 // The cluster that keeps some of what the target has may be in use there, where compressed bytes cannot go.
-                let plain_from = if end > task.end() { align_down(task.end(), granule) } else { u64::MAX };
+                let keeps = end > task.end() && !shared.job.options.grows;
+                let plain_from = if keeps { align_down(task.end(), granule) } else { u64::MAX };
                 let result = self.store_packed(task, &layout, &mut packer, plain_from);
                 self.packer = Some(packer);
                 result
@@ -287,10 +267,10 @@ impl<'s, 'a> Worker<'s, 'a> {
                 ItemKind::Blank => push(EditKind::Blank),
                 ItemKind::Zero => push(EditKind::Zero),
                 ItemKind::Offload(_) => push(EditKind::Data),
-                ItemKind::Data { origin, .. } => {
+                ItemKind::Data { .. } => {
                     let from = (item.guest - start) as usize;
                     let bytes = &mut self.buf[from..from + item.len as usize];
-                    read_item(shared, item, bytes).context(|| format!("error while reading at byte {origin}"))?;
+                    shared.intake.read(item, bytes)?;
                     if let Some(new) = shared.job.source.new_backing() {
                         let bytes = &self.buf[from..from + item.len as usize];
                         if self.other.len() < bytes.len() {
@@ -442,6 +422,7 @@ fn place<'a>(
     if shared.ordered && !shared.turn.wait(task.index) {
         return Ok(None);
     }
+    shared.grow(task.end())?;
     let may_unmap = shared.job.options.min_sparse > 0;
     for range in &layout.zero {
         let zeroed = shared.layer.zero(range.guest, range.len, ZeroFlags { may_unmap });
@@ -504,29 +485,6 @@ fn offload(shared: &Shared<'_>, pending: &dyn Pending, piece: &Piece, item: &Ite
         }
         Ok(())
     })
-}
-
-/// Reads an item; with `--salvage`, sector by sector where the whole cannot be read.
-fn read_item(shared: &Shared<'_>, item: &Item, bytes: &mut [u8]) -> Result<()> {
-    let source = shared.job.source;
-    let ItemKind::Data { extent, .. } = &item.kind else { return Ok(()) };
-    let read = |guest: u64, bytes: &mut [u8]| match extent {
-        Some(_) => source.read(item.part, extent.as_ref(), guest, bytes),
-        None => source.read_across(guest, bytes),
-    };
-    match read(item.guest, bytes) {
-        Err(_) if shared.job.options.salvage => {}
-        result => return result,
-    }
-    for (sector, part) in (item.guest..).step_by(SECTOR as usize).zip(bytes.chunks_mut(SECTOR as usize)) {
-        if let Err(error) = read(sector, part) {
-            let offset = sector - source.part(item.part).start;
-            shared.announce(error.notices());
-            shared.job.monitor.warn(&format!("error while reading offset {offset}: {}", error.errno_text()));
-            part.fill(0);
-        }
-    }
-    Ok(())
 }
 
 /// The circumstance of a write that failed: the place where the request started that `guest` belongs to.

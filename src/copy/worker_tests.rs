@@ -25,6 +25,7 @@ fn options(workers: usize) -> CopyOptions {
         salvage: false,
         offload: OffloadMode::Never,
         rate: None,
+        grows: false,
     }
 }
 

@@ -12,6 +12,7 @@ mod file;
 mod mem;
 mod null;
 mod permissions;
+mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -31,6 +32,7 @@ pub use file::{
 pub use mem::MemStorage;
 pub use null::NullStorage;
 pub use permissions::{FileRole, Permissions};
+pub use stream::{InputStream, OutputStream, StreamPart};
 
 /// What [`Storage::zero`] may do to the space behind a range that shall read as zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! the target again (or empties a file that was there before) should anything fail.
 
 use super::request::Request;
+use super::stream::{End, Ends};
 use super::target::{NewTarget, Target};
 use crate::cli::common::image_spec;
 use crate::cli::output;
@@ -20,8 +21,9 @@ use crate::storage::CacheMode;
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
-    let watch = Watch::new(request.progress.clone(), request.quiet)?;
-    let result = convert(request, context, &watch);
+    let ends = Ends::find(request)?;
+    let watch = Watch::new(ends.progress(&request.progress), request.quiet)?;
+    let result = convert(request, context, &watch, &ends);
     watch.finish(Ending::of(&result));
     result?.print(request)
 }
@@ -51,8 +53,9 @@ impl Findings {
     }
 }
 
-fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Result<Findings> {
-    let chains = open_sources(request, context)?;
+fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &Ends) -> Result<Findings> {
+    let stream = ends.input.as_ref().map(End::open_input).transpose()?;
+    let chains = if stream.is_some() { Vec::new() } else { open_sources(request, context)? };
     load_snapshot(request, &chains)?;
     let source_size = Source::new(&chains, false).size();
     let new = if request.existing { None } else { Some(NewTarget::check(request, source_size)?) };
@@ -65,6 +68,9 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     if let Some(new) = &new {
         new.check_backing(request)?;
         new.check_compression(request)?;
+        if stream.is_some() {
+            new.check_growth()?;
+        }
     }
     check_bitmaps(request, &chains)?;
     if let Some(new) = &new {
@@ -79,9 +85,15 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch) -> Resul
     };
     check_target(request, &target.chain, source_size, backed)?;
 
-    let source = Source::new(&chains, backed);
-    let options = copy_options(request, &target.chain, backed);
-    let digest = request.digest.map(|algorithm| Digest::new(algorithm, source_size));
+    let source = match &stream {
+        Some(stream) => Source::from_stream(stream),
+        None => Source::new(&chains, backed),
+    };
+    let options = CopyOptions {
+        grows: stream.is_some() && target.can_grow(request),
+        ..copy_options(request, &target.chain, backed)
+    };
+    let digest = request.digest.map(Digest::new);
     copy::run(Job { source: &source, target: &target.chain, options, monitor: watch, digest: digest.as_ref() })?;
     let Target { chain, spec, guard } = target;
     let flush = || chain.top().layer.flush().context(|| format!("Could not finish '{}'", request.target));
@@ -202,5 +214,6 @@ fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOpti
         salvage: request.salvage,
         offload,
         rate: request.rate,
+        grows: false,
     }
 }

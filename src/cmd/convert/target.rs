@@ -101,6 +101,21 @@ impl NewTarget {
         check_level(&self.options, level)
     }
 
+    /// What cannot be made of a stream, whose length is known only at its end.
+    pub fn check_growth(&self) -> Result<()> {
+        let option = |name: &str, off: &str| self.options.get(name).is_some_and(|value| value != off);
+        let text = if option("preallocation", "off") {
+            "The length of a stream is not known before its end, so nothing can be preallocated"
+        } else if option("data_file_raw", "off") {
+            "The length of a stream is not known before its end, so that there can be no 'data_file_raw'"
+        } else if self.is_backed() {
+            "A stream cannot be laid over a backing file; write it to a file and convert that with -B"
+        } else {
+            return Ok(());
+        };
+        Err(Error::unsupported(text))
+    }
+
     /// Whether it can hold bitmaps.
     pub fn check_bitmaps(&self, request: &Request<'_>) -> Result<()> {
         let old = matches!(self.options.get("compat"), Some("0.10" | "v2"));
@@ -175,6 +190,12 @@ pub fn option_help(format: &str, target: Option<&str>) -> Result<String> {
 }
 
 impl Target {
+    /// Whether it can be made larger while a stream comes in.
+    pub fn can_grow(&self, request: &Request<'_>) -> bool {
+        let layer = &self.chain.top().layer;
+        !request.existing && (layer.limits().cluster > 1 || !layer.storage().limits().fixed_len)
+    }
+
     /// Opens a target that exists (`-n`), to be filled from `chains`.
     pub fn open_existing(
         request: &Request<'_>,
