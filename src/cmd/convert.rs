@@ -1,13 +1,14 @@
 //! `convert`: copies the contents of images into another one.
 //!
-//! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` is about sources and targets
-//! that are streams.
+//! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` finds
+//! out about sources and targets that are streams, `to_stream` writes the latter.
 
 pub(super) mod overlap;
 mod request;
 mod run;
 mod stream;
 mod target;
+mod to_stream;
 
 use clap::Arg;
 

@@ -9,6 +9,8 @@
 //!    many they are or who was faster;
 //! 4. payload is written in parallel, or copied by the kernel ([`offload`]), and published.
 //!
+//! A target that is a stream goes another way ([`stream`]).
+//!
 //! The first error stops everybody. Each worker holds one window and, when compressing, as much again.
 
 pub mod digest;
@@ -19,10 +21,12 @@ pub mod plan;
 pub mod rate;
 pub mod scan;
 pub mod source;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod turn;
 pub mod verify;
+mod walk;
 mod worker;
 
 use crate::digest::Digest;

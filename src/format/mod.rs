@@ -9,8 +9,8 @@ pub mod raw;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::image::{Chain, Child, CompressionLevel, Layer, OpenContext, OpenFlags, Options};
-use crate::storage::Storage;
+use crate::image::{Chain, Child, CompressionLevel, Layer, OpenContext, OpenFlags, Options, StreamImage};
+use crate::storage::{OutputStream, Storage};
 
 /// The type of a creation option, which decides how its value is read and what `-o help` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,21 @@ pub struct CreateRequest<'a> {
 /// Creates an image; removes what it made when it fails.
 pub type CreateFn = fn(CreateRequest<'_>) -> Result<()>;
 
+/// A request for a new image that is written as a stream.
+pub struct StreamRequest<'a> {
+    /// The virtual size in bytes; 0 where the source is a stream itself, which not every format can take.
+    pub size: u64,
+    /// Creation options as in [`CreateRequest`].
+    pub options: &'a CreateOptions,
+    /// Secrets.
+    pub context: &'a OpenContext,
+    /// Where it goes.
+    pub out: OutputStream,
+}
+
+/// Begins an image that is written as a stream; nothing is written yet.
+pub type StreamFn = fn(StreamRequest<'_>) -> Result<Box<dyn StreamImage>>;
+
 /// Creation options: names and values in the order they were given, the last of equal names counts.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions(pub Vec<(String, String)>);
@@ -147,6 +162,8 @@ pub struct Format {
     pub open: fn(OpenRequest<'_>) -> Result<Box<dyn Layer>>,
     /// Creates an image; removes what it made when it fails.
     pub create: Option<CreateFn>,
+    /// Begins an image that is written as a stream; `None` where that is not possible.
+    pub stream: Option<StreamFn>,
     /// Computes how large the file of a new image would be.
     pub measure: Option<fn(MeasureRequest<'_>) -> Result<Measured>>,
     /// Whether images of this format can have a backing file.

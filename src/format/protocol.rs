@@ -43,7 +43,8 @@ pub static HOST_DEVICE: Format =
     Format { name: "host_device", create_options: DEVICE_OPTIONS, measure: None, ..raw::DESCRIPTOR };
 
 /// A disk that holds nothing (`-f null-co`); there is nothing to be made.
-pub static NULL_CO: Format = Format { name: "null-co", create_options: &[], create: None, ..raw::DESCRIPTOR };
+pub static NULL_CO: Format =
+    Format { name: "null-co", create_options: &[], create: None, stream: None, ..raw::DESCRIPTOR };
 
 /// The same by another name (`-f null-aio`).
 pub static NULL_AIO: Format = Format { name: "null-aio", ..NULL_CO };

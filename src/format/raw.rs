@@ -1,5 +1,7 @@
 //! Raw images: the bytes of the disk, nothing else; or a window into a file (`offset`, `size`).
 
+mod stream;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +28,7 @@ pub const DESCRIPTOR: Format = Format {
     amend_options: &[],
     open,
     create: Some(create),
+    stream: Some(stream::stream),
     measure: Some(measure),
     backing: false,
     compression: None,

@@ -27,6 +27,7 @@ mod resize;
 mod runtime;
 mod spec;
 mod status;
+mod stream;
 mod window;
 mod write;
 
@@ -55,6 +56,7 @@ pub use report::{NodeReport, snapshot_json};
 pub use resize::{Preallocation, Resize, check_length};
 pub use spec::{ImageSpec, Options};
 pub use status::Status;
+pub use stream::StreamImage;
 pub use window::Window;
 pub use write::{Edit, EditKind, Layout, Range, push_range, write_payload};
 

@@ -4,8 +4,9 @@
 //! the target again (or empties a file that was there before) should anything fail.
 
 use super::request::Request;
-use super::stream::{End, Ends};
+use super::stream::Ends;
 use super::target::{NewTarget, Target};
+use super::to_stream;
 use crate::cli::common::image_spec;
 use crate::cli::output;
 use crate::cli::progress::Ending;
@@ -17,27 +18,31 @@ use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, T
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
-use crate::storage::CacheMode;
+use crate::storage::{CacheMode, InputStream};
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let ends = Ends::find(request)?;
     let watch = Watch::new(ends.progress(&request.progress), request.quiet)?;
-    let result = convert(request, context, &watch, &ends);
+    let result = match &ends.output {
+        Some(output) => to_stream::convert(request, context, &watch, &ends, output),
+        None => convert(request, context, &watch, &ends),
+    };
     watch.finish(Ending::of(&result));
-    result?.print(request)
+    result?.print(request, &ends)
 }
 
 /// What is known about the target in the end, besides that it is there.
-struct Findings {
+#[derive(Default)]
+pub struct Findings {
     /// `--verify`: who has read it back.
-    reader: Option<Reader>,
+    pub reader: Option<Reader>,
     /// `--digest`.
-    digest: Option<String>,
+    pub digest: Option<String>,
 }
 
 impl Findings {
-    fn print(&self, request: &Request<'_>) -> Result<()> {
+    fn print(&self, request: &Request<'_>, ends: &Ends) -> Result<()> {
         let reader = match self.reader {
             _ if request.quiet => None,
             None => None,
@@ -49,22 +54,23 @@ impl Findings {
         if let Some(digest) = &self.digest {
             text.push_str(&digest_line(digest, request.target));
         }
-        if text.is_empty() { Ok(()) } else { output::print(&text) }
+        match text.as_str() {
+            "" => Ok(()),
+            _ if ends.takes_stdout() => {
+                output::notice(text.trim_end());
+                Ok(())
+            }
+            text => output::print(text),
+        }
     }
 }
 
 fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &Ends) -> Result<Findings> {
-    let stream = ends.input.as_ref().map(End::open_input).transpose()?;
-    let chains = if stream.is_some() { Vec::new() } else { open_sources(request, context)? };
-    load_snapshot(request, &chains)?;
+    let (stream, chains) = open_sources(request, context, ends)?;
     let source_size = Source::new(&chains, false).size();
     let new = if request.existing { None } else { Some(NewTarget::check(request, source_size)?) };
     let backed = new.as_ref().map_or(request.backing.is_some(), NewTarget::is_backed);
-    if backed && chains.len() > 1 {
-        return Err(Error::invalid(
-            "Having a backing file for the target makes no sense when concatenating multiple input images",
-        ));
-    }
+    check_single(&chains, backed)?;
     if let Some(new) = &new {
         new.check_backing(request)?;
         new.check_compression(request)?;
@@ -76,8 +82,7 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &E
     if let Some(new) = &new {
         new.check_bitmaps(request)?;
     }
-    let cache = CacheMode::parse(request.target_cache)
-        .ok_or_else(|| Error::invalid(format!("Invalid cache option: {}", request.target_cache)))?;
+    let cache = target_cache(request)?;
     let flags = OpenFlags { cache, ..OpenFlags::WRITE };
     let target = match new {
         Some(new) => new.create(request, &chains, flags, context)?,
@@ -134,13 +139,39 @@ fn verify(request: &Request<'_>, chains: &[Chain], target: &Chain, watch: &Watch
         .context(|| format!("'{}' is not what it should be", request.target))
 }
 
-fn open_sources(request: &Request<'_>, context: &OpenContext) -> Result<Vec<Chain>> {
+/// The sources: a stream, or images.
+pub fn open_sources(
+    request: &Request<'_>,
+    context: &OpenContext,
+    ends: &Ends,
+) -> Result<(Option<InputStream>, Vec<Chain>)> {
+    if let Some(end) = &ends.input {
+        return Ok((Some(end.open_input()?), Vec::new()));
+    }
     let flags = OpenFlags { share: request.share, exclusive: true, cache: request.source_cache, ..OpenFlags::READ };
     let open = |name: &&str| {
         let spec = image_spec(name, request.source_opts, request.source_format)?;
         open_chain(&spec, flags, context)
     };
-    request.sources.iter().map(open).collect()
+    let chains = request.sources.iter().map(open).collect::<Result<Vec<_>>>()?;
+    load_snapshot(request, &chains)?;
+    Ok((None, chains))
+}
+
+/// A target with a backing file has one source.
+pub fn check_single(chains: &[Chain], backed: bool) -> Result<()> {
+    if backed && chains.len() > 1 {
+        return Err(Error::invalid(
+            "Having a backing file for the target makes no sense when concatenating multiple input images",
+        ));
+    }
+    Ok(())
+}
+
+/// The cache mode of the target.
+pub fn target_cache(request: &Request<'_>) -> Result<CacheMode> {
+    CacheMode::parse(request.target_cache)
+        .ok_or_else(|| Error::invalid(format!("Invalid cache option: {}", request.target_cache)))
 }
 
 fn load_snapshot(request: &Request<'_>, chains: &[Chain]) -> Result<()> {

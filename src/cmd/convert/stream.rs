@@ -214,6 +214,12 @@ impl End {
         Ok(OutputStream::new(file, self.name.clone()))
     }
 
+    /// Device and inode number of what standard output is, if this is it.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        let info = metadata(std::io::stdout().as_fd()).filter(|_| self.place == Place::Standard)?;
+        Some((info.dev(), info.ino()))
+    }
+
     fn wrong_way(&self) -> Error {
         Error::os(libc::EBADF).context(format!("Could not open {}", self.name))
     }

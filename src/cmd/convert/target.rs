@@ -8,12 +8,12 @@ use crate::cli::common::image_spec;
 use crate::cli::create_options::{self, parse_create_options};
 use crate::copy::{Source, Status};
 use crate::error::{Context, Error, Result};
-use crate::format::{CreateOptions, CreateRequest, Format, protocol};
+use crate::format::{CreateOptions, CreateRequest, Format, StreamRequest, protocol};
 use crate::image::{
-    Chain, ImageSpec, OpenContext, OpenFlags, creator, is_known_driver, not_supported, open_backing, open_chain,
-    plain_name, protocol_prefix,
+    Chain, ImageSpec, OpenContext, OpenFlags, StreamImage, creator, is_known_driver, not_supported, open_backing,
+    open_chain, plain_name, protocol_prefix,
 };
-use crate::storage::UnfinishedFiles;
+use crate::storage::{OutputStream, UnfinishedFiles};
 use crate::units::align_down;
 
 /// An opened target.
@@ -116,6 +116,31 @@ impl NewTarget {
         Err(Error::unsupported(text))
     }
 
+    /// What cannot be if the target is a stream.
+    pub fn check_stream(&self) -> Result<()> {
+        const NAMES: [&str; 5] = ["preallocation", "data_file", "data_file_raw", "nocow", "extent_size_hint"];
+        let given = |name: &&&str| self.options.get(name).is_some_and(|value| value != "off" && !value.is_empty());
+        match NAMES.iter().find(given) {
+            Some(name) => Err(Error::unsupported(format!(
+                "Option '{name}' has no meaning for a target that is a stream; write to a file"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins it as a stream into `out`; nothing is written yet.
+    pub fn stream(&self, out: OutputStream, context: &OpenContext) -> Result<Box<dyn StreamImage>> {
+        let stream = self.format.stream.ok_or_else(|| {
+            Error::unsupported(format!("Images of format '{}' cannot be written to a stream", self.format.name))
+        })?;
+        stream(StreamRequest { size: self.size, options: &self.options, context, out })
+    }
+
+    /// The name of its format.
+    pub fn format(&self) -> &'static str {
+        self.format.name
+    }
+
     /// Whether it can hold bitmaps.
     pub fn check_bitmaps(&self, request: &Request<'_>) -> Result<()> {
         let old = matches!(self.options.get("compat"), Some("0.10" | "v2"));
@@ -160,7 +185,7 @@ impl NewTarget {
     }
 
     /// Opens the backing file, so that what is wrong with it is known before the target is touched.
-    fn try_backing(&self, name: &str, context: &OpenContext) -> Result<Option<Chain>> {
+    pub fn try_backing(&self, name: &str, context: &OpenContext) -> Result<Option<Chain>> {
         let Some(backing) = self.backing() else { return Ok(None) };
         let backing_format = self.options.get("backing_fmt");
         if backing_format.is_some_and(|format| !is_known_driver(format)) {

@@ -47,7 +47,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
 }
 
 /// The virtual size must fit into the longest L1 table.
-fn check_size(header: &Header) -> Result<()> {
+pub(super) fn check_size(header: &Header) -> Result<()> {
     let entries = header.geometry().l1_entries(header.size);
     if entries > L1_BYTES_MAX / 8 {
         return Err(Error::os(libc::EFBIG).context("Failed to grow the L1 table").context("Could not resize image"));

@@ -131,7 +131,7 @@ fn metadata_len(geometry: Geometry, size: u64) -> Result<u64> {
 }
 
 /// Clusters of refcount blocks and the refcount table that count `clusters` clusters and themselves.
-fn refcount_clusters(geometry: Geometry, clusters: u64) -> u64 {
+pub(super) fn refcount_clusters(geometry: Geometry, clusters: u64) -> u64 {
     let table_entries = geometry.cluster_size() / 8;
     let mut own = 0;
     loop {

@@ -19,6 +19,7 @@
 //! | `check` | looking at all structures, and repairing them |
 //! | `resize`, `amend` | another virtual size, version, refcount width, other names and keys |
 //! | `options`, `create`, `measure` | creation options and new images |
+//! | `stream` | new images that are written from front to back |
 //!
 //! One lock ([`Qcow2::meta`]) guards all tables. Payload is read and written without it.
 
@@ -42,6 +43,7 @@ mod refcount;
 mod renew;
 mod resize;
 mod snapshot;
+mod stream;
 mod tables;
 #[cfg(test)]
 mod testing;
@@ -70,6 +72,7 @@ pub static FORMAT: Format = Format {
     amend_options: amend::OPTIONS,
     open: open::open,
     create: Some(create::create),
+    stream: Some(stream::stream),
     measure: Some(measure::measure),
     backing: true,
     compression: Some(options::check_level),
