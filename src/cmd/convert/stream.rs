@@ -1,7 +1,7 @@
 //! Sources and targets that are streams: `-`, and names that lead to a FIFO, a pipe or a socket.
 //!
-//! `-` was a file name like any other before it was a stream. It still is one where there is no stream it could mean: on a
-//! terminal, with `-n`, and with options instead of names.
+//! `-` was a file name like any other before it was a stream. It still is one where there is no stream it could mean: where
+//! standard input or output is closed, a terminal or the null device, with `-n`, and with options instead of names.
 
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -85,8 +85,8 @@ fn find_input(request: &Request<'_>) -> Result<Option<End>> {
                 return Err(Error::invalid(format!("'file' driver requires '{name}' to be a regular file"))
                     .context(format!("Could not open '{name}'"))
                     .hint(format!(
-                        "{} is a stream, which can only be read as raw: say '-f raw' if it is a raw disk; anything else \
-                         has to be in a file.",
+                        "A stream ({}) can only be read as raw: say '-f raw' if it is a raw disk; anything else has to \
+                         be in a file.",
                         end.name
                     )));
             }
@@ -101,8 +101,7 @@ fn input_end(name: &str) -> Result<Option<End>> {
     if name != DASH {
         return Ok(end_at(name, stdin.as_fd(), "standard input"));
     }
-    let is_stream = metadata(stdin.as_fd()).is_some_and(|info| !info.file_type().is_char_device());
-    if !is_stream {
+    if !can_be_a_stream(stdin.as_fd()) {
         return Ok(None);
     }
     if std::fs::symlink_metadata(DASH).is_ok() {
@@ -120,10 +119,14 @@ fn find_output(request: &Request<'_>) -> Result<Option<End>> {
     if request.target != DASH {
         return Ok(end_at(request.target, stdout.as_fd(), "standard output"));
     }
-    if std::io::IsTerminal::is_terminal(&stdout) {
-        return Ok(None);
-    }
-    Ok(Some(End { name: "standard output".to_owned(), place: Place::Standard }))
+    let end = || End { name: "standard output".to_owned(), place: Place::Standard };
+    Ok(can_be_a_stream(stdout.as_fd()).then(end))
+}
+
+/// Whether `-` can mean what is open here: not if that is a terminal, or the null device, which also stands in for descriptors
+/// that were closed when this program started.
+fn can_be_a_stream(fd: BorrowedFd<'_>) -> bool {
+    metadata(fd).is_some_and(|info| !info.file_type().is_char_device())
 }
 
 /// The stream that a file name leads to, if it is one; `standard` is the descriptor that it may be the name of.
