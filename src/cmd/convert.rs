@@ -41,7 +41,12 @@ fn define(command: clap::Command) -> clap::Command {
         .args(work_options())
         .args(common::progress_short())
         .arg(operands("FILENAME... OUTPUT_FILENAME", "The source images, one behind the other, and the target"))
+        .after_help(STREAMS)
 }
+
+const STREAMS: &str = "\
+The target can be a stream: '-' for standard output, a pipe, a FIFO. A raw disk (-f raw) can come from one: '-' for standard \
+input. './-' is the file called '-'.";
 
 // The order of long options decides the order in which an ambiguous prefix lists them, so it is the reference's. Aliases
 // that are not visible are names which the reference's help mentions but which it does not take.

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::copy::testing::{FakeLayer, Part};
 use crate::copy::{CopyOptions, Monitor, Source, Unwatched};
+use crate::error::Kind;
 use crate::image::{Chain, Node};
 use crate::storage::fault::{FaultStorage, Op};
 use crate::storage::{MemStorage, Storage};

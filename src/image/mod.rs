@@ -47,7 +47,7 @@ pub use info::{BitmapInfo, LayerInfo, SnapshotInfo};
 pub use keyorder::{in_reference_order, ordered_keys};
 pub use nested::storage_of;
 pub(crate) use node::Child;
-pub use node::{Node, file_identity};
+pub use node::{Node, file_identity, identity_of};
 pub use nodename::NodeNames;
 pub use open::{create_storage, open_backing, open_chain, open_layer, open_storage, plain_name, reopen_for_writing};
 pub use options::as_bool;

@@ -169,7 +169,11 @@ impl Node {
 
 /// What tells files apart, whatever their names: device and inode number; for a block device its own number.
 pub fn file_identity(name: &str) -> Option<(u64, u64)> {
-    let info = std::fs::metadata(text::to_os(name)).ok()?;
+    identity_of(&std::fs::metadata(text::to_os(name)).ok()?)
+}
+
+/// The same for what is known of a file already.
+pub fn identity_of(info: &std::fs::Metadata) -> Option<(u64, u64)> {
     let kind = info.file_type();
     if kind.is_block_device() {
         return Some((u64::MAX, info.rdev()));

@@ -17,7 +17,7 @@ use crate::copy::verify::Reader;
 use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
-use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, open_chain};
+use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, file_identity, open_chain};
 use crate::storage::{CacheMode, InputStream};
 
 /// Converts.
@@ -85,9 +85,19 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &E
     let cache = target_cache(request)?;
     let flags = OpenFlags { cache, ..OpenFlags::WRITE };
     let target = match new {
-        Some(new) => new.create(request, &chains, flags, context)?,
+        Some(new) => {
+            if let Some(input) = &ends.input {
+                let places = new.places()?;
+                input.check_overlap(places.iter().map(|name| (name.as_str(), file_identity(name))))?;
+            }
+            new.create(request, &chains, flags, context)?
+        }
         None => Target::open_existing(request, &chains, flags, context)?,
     };
+    if let Some(input) = &ends.input {
+        let files = target.chain.top().files();
+        input.check_overlap(files.into_iter().map(|(name, identity)| (name, Some(identity))))?;
+    }
     check_target(request, &target.chain, source_size, backed)?;
 
     let source = match &stream {

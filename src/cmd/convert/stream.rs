@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::request::Request;
 use crate::cli::progress::Form;
 use crate::error::{Context, Error, Result};
+use crate::image::identity_of;
 use crate::storage::{CacheMode, InputStream, OutputStream};
 use crate::sys::descriptor::{duplicate_for_reading, duplicate_for_writing, open_fifo};
 use crate::text::to_os;
@@ -35,8 +36,10 @@ pub struct Ends {
 #[derive(Debug)]
 pub struct End {
     /// What messages call it.
-    pub name: String,
+    name: String,
     place: Place,
+    /// The file that standard input or output is.
+    file: Option<(u64, u64)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +111,7 @@ fn input_end(name: &str) -> Result<Option<End>> {
         return Err(Error::invalid("'-' is standard input, but there is a file of that name, too")
             .hint("Say '/dev/stdin' for standard input, or './-' for the file."));
     }
-    Ok(Some(End { name: "standard input".to_owned(), place: Place::Standard }))
+    Ok(Some(End::standard("standard input", stdin.as_fd())))
 }
 
 fn find_output(request: &Request<'_>) -> Result<Option<End>> {
@@ -119,8 +122,7 @@ fn find_output(request: &Request<'_>) -> Result<Option<End>> {
     if request.target != DASH {
         return Ok(end_at(request.target, stdout.as_fd(), "standard output"));
     }
-    let end = || End { name: "standard output".to_owned(), place: Place::Standard };
-    Ok(can_be_a_stream(stdout.as_fd()).then(end))
+    Ok(can_be_a_stream(stdout.as_fd()).then(|| End::standard("standard output", stdout.as_fd())))
 }
 
 /// Whether `-` can mean what is open here: not if that is a terminal, or the null device, which also stands in for descriptors
@@ -136,9 +138,9 @@ fn end_at(name: &str, standard: BorrowedFd<'_>, standard_name: &str) -> Option<E
     let kind = info.file_type();
     let same = |other: Metadata| (other.dev(), other.ino()) == (info.dev(), info.ino());
     if (kind.is_fifo() || kind.is_socket()) && metadata(standard).is_some_and(same) {
-        return Some(End { name: standard_name.to_owned(), place: Place::Standard });
+        return Some(End::standard(standard_name, standard));
     }
-    kind.is_fifo().then(|| End { name: format!("'{name}'"), place: Place::Fifo(path) })
+    kind.is_fifo().then(|| End { name: format!("'{name}'"), place: Place::Fifo(path), file: None })
 }
 
 /// What an open descriptor leads to; `None` if it is closed.
@@ -196,6 +198,19 @@ fn first_wrong(checks: &[(bool, &'static str)]) -> Result<()> {
 }
 
 impl End {
+    fn standard(name: &str, fd: BorrowedFd<'_>) -> End {
+        let file = metadata(fd).as_ref().and_then(identity_of);
+        End { name: name.to_owned(), place: Place::Standard, file }
+    }
+
+    /// Standard input or output may be a file that the conversion uses at its other end, too.
+    pub fn check_overlap<'f>(&self, files: impl IntoIterator<Item = (&'f str, Option<(u64, u64)>)>) -> Result<()> {
+        match files.into_iter().find(|(_, identity)| identity.is_some() && *identity == self.file) {
+            Some((name, _)) => Err(Error::invalid(format!("'{name}' is {} as well", self.name))),
+            None => Ok(()),
+        }
+    }
+
     /// Opens it for reading; waits for somebody who writes to a FIFO.
     pub fn open_input(&self) -> Result<InputStream> {
         let file = match &self.place {
@@ -215,12 +230,6 @@ impl End {
             }
         };
         Ok(OutputStream::new(file, self.name.clone()))
-    }
-
-    /// Device and inode number of what standard output is, if this is it.
-    pub fn identity(&self) -> Option<(u64, u64)> {
-        let info = metadata(std::io::stdout().as_fd()).filter(|_| self.place == Place::Standard)?;
-        Some((info.dev(), info.ino()))
     }
 
     fn wrong_way(&self) -> Error {

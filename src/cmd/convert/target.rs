@@ -101,6 +101,12 @@ impl NewTarget {
         check_level(&self.options, level)
     }
 
+    /// The names of the files that it will consist of.
+    pub fn places(&self) -> Result<Vec<String>> {
+        let data_file = self.options.get("data_file").filter(|name| !name.is_empty());
+        std::iter::once(self.filename.as_str()).chain(data_file).map(plain_name).collect()
+    }
+
     /// What cannot be made of a stream, whose length is known only at its end.
     pub fn check_growth(&self) -> Result<()> {
         let option = |name: &str, off: &str| self.options.get(name).is_some_and(|value| value != off);

@@ -32,7 +32,8 @@ pub fn convert(
              before its first byte; write one of them to a file",
         ));
     }
-    check_overlap(output, &chains)?;
+    let files = chains.iter().flat_map(Chain::nodes).flat_map(|node| node.files());
+    output.check_overlap(files.map(|(name, identity)| (name, Some(identity))))?;
     let converting = || format!("{name}: error while converting {}", new.format());
     let backing = new.try_backing(name, context).context(|| format!("Could not open '{name}'"))?;
     let mut image = new.stream(output.open_output().context(converting)?, context).context(converting)?;
@@ -53,14 +54,4 @@ pub fn convert(
     };
     stream::run(&job, &mut *image)?;
     Ok(Findings { digest: digest.map(Digest::finish), ..Findings::default() })
-}
-
-/// Standard output may be a file that is also read from.
-fn check_overlap(output: &End, chains: &[Chain]) -> Result<()> {
-    let Some(own) = output.identity() else { return Ok(()) };
-    let mut files = chains.iter().flat_map(Chain::nodes).flat_map(|node| node.files());
-    match files.find(|(_, identity)| *identity == own) {
-        Some((name, _)) => Err(Error::invalid(format!("'{name}' is read and cannot be {} as well", output.name))),
-        None => Ok(()),
-    }
 }
