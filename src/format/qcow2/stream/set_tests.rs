@@ -28,9 +28,9 @@ fn check(pushes: &[Range<u64>]) {
 fn sets_hold_what_was_pushed() {
     let cases: [&[Range<u64>]; 9] = [
         &[],
-        &[0..1],
+        &[0..1, 1..1],
         &[5..9, 8..9, 9..12, 20..21],
-        &[0..BITS],
+        &[0..BITS, BITS..BITS],
         &[3..3 + BITS, 3 + BITS..9000, 9000..9001],
         &[10..20, 30..BITS + 50],
         &[0..100, 100..BITS, BITS..BITS + 7],
