@@ -198,7 +198,7 @@ fn a_raw_disk_comes_through_a_pipe() {
                 script += &format!(" && {line} -O raw - raw && cmp disk raw");
             }
             let done = ours(&sandbox, &script);
-            if done.code != 0 || done.stderr != "" || done.stdout.len() != 64 + "  again\n".len() {
+            if done.code != 0 || !done.stderr.is_empty() || done.stdout.len() != 64 + "  again\n".len() {
                 found.push(format!("{size}: {script}: {done}"));
                 continue;
             }
