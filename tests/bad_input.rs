@@ -118,6 +118,45 @@ fn damaged_images_are_checked_in_little_memory() {
     for_all("damaged images, check", &damage::all(&image), |damage, report| is_checked(&image, damage, report));
 }
 
+/// Every entry of thousands of L2 tables leads somewhere else in a file of 8 TiB that is one hole: what is counted must
+/// not cost more than some dozen bytes for each.
+#[test]
+fn garbage_all_over_a_long_file_is_checked_in_little_memory() {
+    const TABLES: u64 = 4096;
+    let sandbox = Sandbox::new();
+    let disk = sandbox.file("disk");
+    limited(&sandbox, "create -q -f qcow2 -o cluster_size=512 disk 512M").expect_ok("an image");
+    let mut bytes = std::fs::read(&disk).expect("image");
+    let l1 = u64::from_be_bytes(bytes[40..48].try_into().expect("8 bytes")) as usize;
+    let tables = bytes.len().next_multiple_of(512) as u64;
+    for index in 0..TABLES {
+        let at = l1 + index as usize * 8;
+        bytes[at..at + 8].copy_from_slice(&(1 << 63 | (tables + index * 512)).to_be_bytes());
+    }
+    let mut random = common::Random::new(3);
+    bytes.resize(tables as usize, 0);
+    bytes.extend((0..TABLES * 64).flat_map(|_| (1 << 63 | (random.below(1 << 34) << 9)).to_be_bytes()));
+    let damage = Damage::puts("garbage", Vec::new());
+    for_all("garbage all over", &[CHECKING[0], CHECKING[2]], |line, report| {
+        let sandbox = Sandbox::new();
+        let disk = sandbox.file("disk");
+        damage.write(&bytes, &disk);
+        std::fs::File::options().write(true).open(&disk).expect("image").set_len(8 << 40).expect("a hole");
+        let outcome = limited_to(&sandbox, line, 200 << 20, 30);
+        let mut differences = Vec::new();
+        let reported = outcome.stderr.matches("refcount=0 reference=1").count() as u64;
+        if !matches!(outcome.code, 1 | 2) || reported < TABLES * 64 {
+            let end: String = outcome.stderr.chars().rev().take(300).collect();
+            differences.push(format!(
+                "exit code {}, {reported} errors: ...{}",
+                outcome.code,
+                end.chars().rev().collect::<String>()
+            ));
+        }
+        report.note(line, differences);
+    });
+}
+
 #[test]
 fn damaged_images_do_no_harm() {
     let image = std::fs::read(damage::victim().folder().join("disk")).expect("image");

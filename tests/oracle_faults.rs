@@ -3,8 +3,9 @@
 
 mod common;
 
+use common::holder::Holder;
 use common::oracle::{self, Target, Twins};
-use common::run::program_in;
+use common::run::{BOTH, program_in};
 use common::{Sandbox, for_all, require_wording};
 
 /// Nodes, each looked at with `info` and `map`.
@@ -120,6 +121,61 @@ const OPTIONS: &[&str] = &[
     "max-discard=700,align=512",
 ];
 
+/// `take-child-perms` and `unshare-child-perms` of `blkdebug`.
+const PERMISSIONS: &[&str] = &[
+    "take-child-perms.0=write",
+    "take-child-perms.0=write-unchanged",
+    "take-child-perms.0=resize",
+    "take-child-perms.0=resize,file.take-child-perms.1=consistent-read",
+    "take-child-perms.0=resize,file.take-child-perms.1=write",
+    "take-child-perms.0=graph-mod",
+    "take-child-perms.0=bogus",
+    "take-child-perms.0=",
+    "take-child-perms=write",
+    "take-child-perms.x=write",
+    "take-child-perms.0.x=write",
+    "take-child-perms.=write",
+    "take-child-perms.1=write",
+    "take-child-perms.-1=write",
+    "take-child-perms.00=write",
+    "take-child-perms.0=write,file.take-child-perms.2=write",
+    "take-child-perms.0=write,file.take-child-perms.x=write",
+    "take-child-perms.0=write,file.take-child-perms.0.x=write",
+    "take-child-perms.0=bogus,file.unshare-child-perms.0=other",
+    "unshare-child-perms.0=write",
+    "unshare-child-perms.0=write,file.unshare-child-perms.1=consistent-read",
+    "unshare-child-perms.0=write,file.unshare-child-perms.1=bogus",
+    "unshare-child-perms=write",
+    // What is looked at first.
+    "take-child-perms.0=bogus,file.align=3",
+    "take-child-perms.0=write,file.align=3",
+    "take-child-perms.0=bogus,file.align=x",
+    "take-child-perms.0=bogus,file.bogus=1",
+    "take-child-perms.0=write,file.bogus=1",
+    "take-child-perms.0=bogus,file.config=nowhere",
+    "take-child-perms.0=bogus,file.inject-error.0.event=bogus",
+    "take-child-perms.0=bogus,file.x-image=nowhere",
+    "take-child-perms.0=write,file.x-image=nowhere",
+];
+
+/// The same in JSON.
+const PERMISSIONS_JSON: &[&str] = &[
+    "[\"write\"]",
+    "[\"resize\",\"resize\"]",
+    "[]",
+    "[1]",
+    "[true]",
+    "[null]",
+    "[\"bogus\",1]",
+    "[[\"write\"]]",
+    "[{\"a\":\"write\"}]",
+    "{\"0\":\"resize\"}",
+    "{\"a\":\"resize\"}",
+    "\"write\"",
+    "1",
+    "null",
+];
+
 /// Other lines. `FAULT(image,event,more)` stands for a qcow2 image whose requests fail with ENOSPC or as `more` says.
 const LINES: &[&str] = &[
     "convert -O qcow2 json:{\"driver\":\"null-co\",\"size\":\"1M\",\"read-zeroes\":true} out",
@@ -213,6 +269,16 @@ fn lines() -> Vec<String> {
             lines.push(format!("convert -O raw --image-opts {node} out"));
         }
     }
+    for options in PERMISSIONS {
+        let image = if options.contains("x-image") { "" } else { ",file.image.filename=q" };
+        let node = format!("driver=qcow2,file.driver=blkdebug{image},file.{options}");
+        lines.push(format!("info --output=json --image-opts {node}"));
+        lines.push(format!("snapshot -c x --image-opts {node}"));
+    }
+    for list in PERMISSIONS_JSON {
+        let image = r#""driver":"blkdebug","image":{"driver":"file","filename":"r"}"#;
+        lines.push(format!(r#"info --output=json json:{{{image},"take-child-perms":{list}}}"#));
+    }
     lines.extend(LINES.iter().map(|line| expand(line)));
     lines
 }
@@ -235,5 +301,42 @@ fn nodes_and_faults_are_the_same() {
             differences.extend(oracle::same_target(&twins, "out", target));
         }
         report.note(line, differences);
+    });
+}
+
+/// What `bench` does, with which permissions: each on a raw and on a qcow2 image, below the format and as a node that passes
+/// on what an image of that format shows.
+const LOCKED: &[(&str, &str)] = &[
+    ("-w -S 0", "take-child-perms.0=resize"),
+    ("-w -S 0", "take-child-perms.0=write-unchanged,@unshare-child-perms.0=resize"),
+    ("-w -S 0", "unshare-child-perms.0=write,@unshare-child-perms.1=consistent-read"),
+    ("", "take-child-perms.0=resize"),
+    ("", "unshare-child-perms.0=write,@unshare-child-perms.1=write-unchanged"),
+    ("-U", "take-child-perms.0=resize,@unshare-child-perms.0=write"),
+];
+
+/// Which bytes of the image are locked shows what a node uses and what it refuses.
+#[test]
+fn permissions_become_locks() {
+    require_wording();
+    let mut cases = Vec::new();
+    for (flags, options) in LOCKED {
+        for (format, image) in [("raw", "r"), ("qcow2", "q")] {
+            let below = format!("driver={format},file.driver=blkdebug,file.image.filename={image},file.{options}");
+            let above = format!("driver=blkdebug,image.driver={format},image.file.filename={image},{options}");
+            let nodes = [below.replace('@', "file."), above.replace('@', "")];
+            cases.extend(nodes.map(|node| (format!("bench -c 100000000 -d 1 {flags} --image-opts {node}"), image)));
+        }
+    }
+    let scene = Sandbox::new();
+    program_in(scene.path(), "bash", &["-ec", SCENE]).expect_ok("the scene");
+    for_all("permissions", &cases, |(line, image), report| {
+        let [ours, reference] = BOTH.map(|tool| {
+            let sandbox = Sandbox::copy_of(scene.path());
+            Holder::start_tool(&sandbox, tool, line, &[*image]).locked(&sandbox.file(image))
+        });
+        let differs = ours != reference || ours.is_empty();
+        let differences = differs.then(|| format!("locked are {ours:?}, and {reference:?} in the reference"));
+        report.note(line, differences.into_iter().collect());
     });
 }

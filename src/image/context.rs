@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::NodeNames;
 use crate::crypto::Secrets;
 use crate::error::{Error, Result};
-use crate::storage::CacheMode;
+use crate::storage::{CacheMode, Permissions};
 
 /// How far an image is believed. Every name that comes out of an image goes through [`OpenPolicy::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct OpenFlags {
     pub resize: bool,
     /// Nobody else may change the size meanwhile, not even of raw images.
     pub keep_size: bool,
+    /// What is used and refused besides, because options say so.
+    pub more: Permissions,
     /// The cache mode.
     pub cache: CacheMode,
     /// Leave the backing file closed.
@@ -158,6 +160,7 @@ impl OpenFlags {
         exclusive: false,
         resize: false,
         keep_size: false,
+        more: Permissions::NONE,
         cache: CacheMode::WRITEBACK,
         no_backing: false,
         no_io: false,

@@ -1,8 +1,10 @@
 //! The rules of `blkdebug`, as options and as a configuration file say them.
 
+use std::collections::BTreeSet;
+
 use super::options::NodeOptions;
 use crate::error::{Context, Error, Result};
-use crate::storage::{DebugAction, DebugEvent, DebugIoType, DebugRule};
+use crate::storage::{DebugAction, DebugEvent, DebugIoType, DebugRule, Permissions};
 use crate::text;
 use crate::units::SECTOR;
 
@@ -44,6 +46,52 @@ pub(super) fn take_rules(options: &mut NodeOptions) -> Result<Vec<DebugRule>> {
         }
     }
     Ok(rules)
+}
+
+/// Takes out which permissions on the image below are to be used (`take-child-perms`) and refused to others
+/// (`unshare-child-perms`) besides those that are needed.
+pub(super) fn take_permissions(options: &mut NodeOptions) -> Result<Permissions> {
+    let mut all = Permissions::NONE;
+    for (key, refused) in [("take-child-perms", false), ("unshare-child-perms", true)] {
+        for (index, name) in take_list(options, key)?.into_iter().enumerate() {
+            let no_text = || Error::invalid(format!("Invalid parameter type for '[{index}]', expected: string"));
+            let name = name.ok_or_else(no_text)?;
+            let bad = || Error::invalid(format!("Parameter 'null' does not accept value '{name}'"));
+            let (use_it, refuse_it) = Permissions::named(&name).ok_or_else(bad)?;
+            all = all.and(if refused { refuse_it } else { use_it });
+        }
+    }
+    Ok(all)
+}
+
+/// Takes out a list: `key.0`, `key.1` and so on. `None` stands for what is no string.
+fn take_list(options: &mut NodeOptions, key: &str) -> Result<Vec<Option<String>>> {
+    let given = options.take_child(key);
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    let refuse = |text: String| Err(Error::invalid(text));
+    let keys = || given.map().keys().map(String::as_str);
+    let heads: BTreeSet<&str> = keys().map(|key| key.split('.').next().unwrap_or(key)).collect();
+    if heads.iter().any(|head| given.contains(head) && keys().any(|key| key.starts_with(&format!("{head}.")))) {
+        return refuse("Cannot mix scalar and non-scalar keys".into());
+    }
+    let indices: Vec<i64> = heads.iter().filter_map(|head| head.parse().ok()).collect();
+    if indices.is_empty() {
+        return refuse("Invalid parameter type for '<anonymous>', expected: array".into());
+    }
+    if indices.len() != heads.len() {
+        return refuse("Cannot mix list and non-list keys".into());
+    }
+    let (seen, last) = (heads.len(), indices.iter().copied().max().unwrap_or(0));
+    if i64::try_from(seen).ok() != last.checked_add(1) {
+        return refuse(format!("List indices are not contiguous, saw {seen} elements but {last} largest index"));
+    }
+    let keys: Vec<_> = (0..seen).map(|index| index.to_string()).collect();
+    if let Some(missing) = keys.iter().find(|key| !heads.contains(key.as_str())) {
+        return refuse(format!("Missing list index {missing}"));
+    }
+    Ok(keys.iter().map(|key| given.string(key).map(str::to_owned)).collect())
 }
 
 /// Reads a configuration file: groups in brackets, and lines of the form `name = "value"`.

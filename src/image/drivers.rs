@@ -13,7 +13,7 @@ use super::options::NodeOptions;
 use super::{OpenFlags, debugrules};
 use crate::error::{Error, Result};
 use crate::json;
-use crate::storage::{DebugLimits, DebugStorage, NullStorage, Storage};
+use crate::storage::{DebugLimits, DebugStorage, NullStorage, Permissions, Storage};
 use crate::units::{SECTOR, align_up};
 
 /// Length of a `null-co` node that was given none.
@@ -26,9 +26,10 @@ pub(super) fn is_virtual(driver: &str) -> bool {
 
 /// Options of a node that say how it is used, not what it shows.
 fn is_general(name: &str) -> bool {
+    const BELOW: [&str; 4] = ["cache.", "image.", "take-child-perms.", "unshare-child-perms."];
     const NAMES: [&str; 7] =
         ["node-name", "read-only", "auto-read-only", "force-share", "discard", "detect-zeroes", "x-image"];
-    NAMES.contains(&name) || name.starts_with("cache.") || name.starts_with("image.")
+    NAMES.contains(&name) || BELOW.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Opener<'_> {
@@ -85,6 +86,7 @@ impl Opener<'_> {
             image: None,
             name: self.take_name(name)?,
             says_nothing: !reads_zeros,
+            permissions: Permissions::NONE,
         })
     }
 
@@ -94,11 +96,6 @@ impl Opener<'_> {
         }
         let (flags, name) = general_options(&mut options, flags)?;
         let full = options.clone();
-        for key in ["take-child-perms", "unshare-child-perms"] {
-            if options.map().keys().any(|name| name.split('.').next() == Some(key)) {
-                return Err(Error::unsupported(format!("The option '{key}' of blkdebug is not supported")));
-            }
-        }
         let config = options.take_text("config");
         let limits = Limits::take(&mut options)?;
         let mut rules = Vec::new();
@@ -106,7 +103,12 @@ impl Opener<'_> {
             rules = debugrules::read_config(config)?;
         }
         rules.extend(debugrules::take_rules(&mut options)?);
-        let image = self.child("image", options.take_text("x-image"), &mut options, flags)?;
+        let permissions = debugrules::take_permissions(&mut options)?;
+        let below = OpenFlags { more: flags.more.and(permissions), ..flags };
+        let image = self.child("image", options.take_text("x-image"), &mut options, below)?;
+        if permissions.writes() && !flags.write {
+            return Err(Error::os(libc::EPERM).replace("Block node is read-only"));
+        }
         let limits = limits.check()?;
         check_rest("blkdebug", &options)?;
         let (exact, full) = describe(config.as_deref(), &image, full);
@@ -119,6 +121,7 @@ impl Opener<'_> {
             says_nothing: image.says_nothing(),
             image: Some(Box::new(image)),
             name: self.take_name(name)?,
+            permissions,
         })
     }
 }

@@ -209,6 +209,8 @@ pub(crate) struct ProtocolNode {
     pub name: Option<NodeName>,
     /// Whether it does not say what it holds.
     pub says_nothing: bool,
+    /// What it uses of what lies below, and refuses to others, besides what is needed.
+    pub permissions: Permissions,
 }
 
 /// An opened file or device.
@@ -240,7 +242,10 @@ impl Child {
         let file = match self {
             Child::File(file) => file,
             Child::Image(_) => return Ok(()),
-            Child::Protocol(node) => return node.image.as_ref().map_or(Ok(()), |image| image.lock(role, flags)),
+            Child::Protocol(node) => {
+                let flags = OpenFlags { more: flags.more.and(node.permissions), ..flags };
+                return node.image.as_ref().map_or(Ok(()), |image| image.lock(role, flags));
+            }
         };
         if !file.locking {
             return Ok(());
@@ -248,7 +253,8 @@ impl Child {
         let permissions = Permissions::for_file(role, flags.write, flags.share, flags.no_io);
         let permissions = permissions.with_resize(flags.resize, flags.keep_size);
         let tolerant = !flags.write && !flags.exclusive;
-        file.storage.lock(if tolerant { permissions.tolerant(role) } else { permissions })
+        let permissions = if tolerant { permissions.tolerant(role) } else { permissions };
+        file.storage.lock(permissions.and(if flags.share { flags.more.sharing() } else { flags.more }))
     }
 
     fn allocated(&self) -> Result<Option<u64>> {

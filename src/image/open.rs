@@ -16,7 +16,9 @@ use super::spec::Options;
 use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, jsonname};
 use crate::error::{Context, Error, Result};
 use crate::format::{Format, OpenRequest, raw};
-use crate::storage::{Creation, FileRole, FileStorage, NewFile, OpenMode, Protocol, Storage, UnfinishedFile};
+use crate::storage::{
+    Creation, FileRole, FileStorage, NewFile, OpenMode, Permissions, Protocol, Storage, UnfinishedFile,
+};
 use crate::text;
 
 /// How deep images may lie inside images.
@@ -52,6 +54,7 @@ pub fn open_storage(
         image: None,
         name: None,
         says_nothing: false,
+        permissions: Permissions::NONE,
     });
     let target = Target { bytes: Some(bytes), ..Target::from(&ImageSpec::name(filename, format)) };
     Opener { context, nesting: 0, again: false }.chain(target, flags).context(|| format!("Could not open '{filename}'"))
@@ -199,8 +202,10 @@ impl<'a> Opener<'a> {
         let mut next = Some(BackingPlan { target, recorded: String::new(), overridden: false });
         while let Some(plan) = next.take() {
             let depth = nodes.len();
-            let flags =
-                if depth == 0 { flags } else { OpenFlags { write: false, fresh: false, created: false, ..flags } };
+            let flags = match depth {
+                0 => flags,
+                _ => OpenFlags { write: false, fresh: false, created: false, more: Permissions::NONE, ..flags },
+            };
             // Each level of the chain says that it could not open the one below.
             let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));
             let (node, backing) = self.image(plan.target, flags).map_err(nest)?;

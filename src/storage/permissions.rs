@@ -16,11 +16,14 @@ use crate::sys::lock;
 
 /// Name and number of each permission.
 const NAMES: [&str; 4] = ["consistent read", "write", "write unchanged", "resize"];
+/// The same names as options have them.
+const OPTION_NAMES: [&str; 4] = ["consistent-read", "write", "write-unchanged", "resize"];
 const HELD: u64 = 100;
 const REFUSED: u64 = 200;
 
 const READ: u8 = 1 << 0;
 const WRITE: u8 = 1 << 1;
+const WRITE_UNCHANGED: u8 = 1 << 2;
 const RESIZE: u8 = 1 << 3;
 
 /// What part a file plays; see [`Permissions::for_file`].
@@ -86,6 +89,28 @@ impl Permissions {
             FileRole::Raw | FileRole::Data => 0,
         };
         Permissions { refused, ..self }
+    }
+
+    /// The use of one permission, and the refusal of it to others, by the name that options give it.
+    pub fn named(name: &str) -> Option<(Permissions, Permissions)> {
+        let number = OPTION_NAMES.iter().position(|known| *known == name)?;
+        let set = 1 << number;
+        Some((Permissions { held: set, ..Self::NONE }, Permissions { refused: set, ..Self::NONE }))
+    }
+
+    /// These and `more`.
+    pub fn and(self, more: Permissions) -> Permissions {
+        Permissions { held: self.held | more.held, refused: self.refused | more.refused }
+    }
+
+    /// The same for somebody who refuses nothing (`-U`).
+    pub fn sharing(self) -> Permissions {
+        Permissions { refused: 0, ..self }
+    }
+
+    /// Whether anything is written that way.
+    pub fn writes(self) -> bool {
+        self.held & (WRITE | WRITE_UNCHANGED) != 0
     }
 
     /// The bytes that are locked for these permissions.

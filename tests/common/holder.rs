@@ -78,6 +78,17 @@ impl Holder {
         settled
     }
 
+    /// The ranges of bytes of a file that it has locked, as the system writes them.
+    pub fn locked(&self, file: &Path) -> Vec<String> {
+        let inode = format!(":{}", std::fs::metadata(file).expect("the file").ino());
+        let mut ranges: Vec<_> = lock_lines(self.pid())
+            .iter()
+            .filter_map(|line| line.split_once(&inode).map(|(_, range)| range.trim().to_owned()))
+            .collect();
+        ranges.sort_unstable();
+        ranges
+    }
+
     /// Whether it still runs.
     pub fn is_there(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -102,12 +113,16 @@ fn wait_until(line: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
-/// The inode number of each range of a file that a process has locked. A line says `lock: 1: OFDLCK  ADVISORY  READ -1
-/// fe:00:10019137 100 101`.
+/// The inode number of each range of a file that a process has locked.
 fn locks(pid: u32) -> Vec<u64> {
+    let inode = |line: &String| line.split_whitespace().find_map(|word| word.rsplit_once(':')?.1.parse().ok());
+    lock_lines(pid).iter().filter_map(inode).collect()
+}
+
+/// The locks of a process. A line says `lock: 1: OFDLCK  ADVISORY  READ -1 fe:00:10019137 100 101`.
+fn lock_lines(pid: u32) -> Vec<String> {
     let infos = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let texts: Vec<_> = infos.filter_map(|info| std::fs::read_to_string(info.path()).ok()).collect();
-    let locks = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("lock:"));
-    let inode = |line: &str| line.split_whitespace().find_map(|word| word.rsplit_once(':')?.1.parse().ok());
-    locks.filter_map(inode).collect()
+    let lines = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("lock:"));
+    lines.map(str::to_owned).collect()
 }

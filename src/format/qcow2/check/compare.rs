@@ -103,18 +103,21 @@ impl Checker<'_> {
         index << self.geometry.refcount_block_bits()
     }
 
-    /// Indices of the refcount blocks that are there or should be.
-    fn blocks_to_compare(&self) -> Vec<u64> {
+    /// Indices of the refcount blocks that are there or should be, in order.
+    fn blocks_to_compare(&self) -> impl Iterator<Item = u64> + use<> {
         let bits = self.geometry.refcount_block_bits();
-        let mut indices: Vec<u64> = Vec::new();
-        for number in self.counts.numbers() {
-            indices.extend((number * PIECE) >> bits..=((number + 1) * PIECE - 1) >> bits);
-        }
-        indices.extend((0u64..).zip(&self.disk.table).filter(|(_, entry)| **entry != 0).map(|(index, _)| index));
-        indices.sort_unstable();
-        indices.dedup();
-        indices.retain(|index| index << bits < self.clusters);
-        indices
+        let in_pieces = |number: u64| (number * PIECE) >> bits..(((number + 1) * PIECE - 1) >> bits) + 1;
+        let mut ranges: Vec<_> = self.counts.numbers().into_iter().map(in_pieces).collect();
+        let there = (0u64..).zip(&self.disk.table).filter(|(_, entry)| **entry != 0);
+        ranges.extend(there.map(|(index, _)| index..index + 1));
+        ranges.sort_unstable_by_key(|range| range.start);
+        let (clusters, mut next) = (self.clusters, 0);
+        let indices = ranges.into_iter().flat_map(move |range| {
+            let rest = range.start.max(next)..range.end;
+            next = next.max(range.end);
+            rest
+        });
+        indices.take_while(move |index| index << bits < clusters)
     }
 
     /// The differences from cluster `at` of block `index` on, as far as they are looked for at a time, and where to go on;

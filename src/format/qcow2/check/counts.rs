@@ -3,11 +3,12 @@
 //! at all, or by every snapshot and perhaps once more. Neither a large image nor a long sparse file costs much memory.
 
 mod piece;
+mod row;
 
 use std::collections::HashMap;
 
 pub(super) use piece::PIECE;
-use piece::Piece;
+use row::Row;
 
 /// In a piece: the count is in [`Counts::large`].
 const LARGE: u8 = u8::MAX;
@@ -15,7 +16,7 @@ const LARGE: u8 = u8::MAX;
 /// References counted per cluster.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pieces: Vec<Piece>,
+    pieces: Vec<Row>,
     /// Which piece counts the clusters from `key * PIECE` on.
     index: HashMap<u64, usize>,
     /// The piece that was used last: number and place.
@@ -85,7 +86,7 @@ impl Counts {
     /// [`Counts::get`]"; `None` where nothing is used.
     pub fn bytes(&self, cluster: u64, len: usize) -> Option<Vec<u8>> {
         let at = (cluster % PIECE) as usize;
-        self.piece(cluster / PIECE).map(|piece| piece.bytes(at..at + len))
+        self.piece(cluster / PIECE)?.bytes(at..at + len)
     }
 
     /// The numbers of the pieces in which something is used, in order.
@@ -95,7 +96,7 @@ impl Counts {
         numbers
     }
 
-    fn piece(&self, number: u64) -> Option<&Piece> {
+    fn piece(&self, number: u64) -> Option<&Row> {
         let place = match self.last {
             Some((last, place)) if last == number => place,
             _ => *self.index.get(&number)?,
@@ -104,12 +105,12 @@ impl Counts {
     }
 
     /// The piece that counts a cluster, and the cluster's place in it.
-    fn find_or_insert(&mut self, cluster: u64) -> (&mut Piece, usize) {
+    fn find_or_insert(&mut self, cluster: u64) -> (&mut Row, usize) {
         let (number, at) = (cluster / PIECE, (cluster % PIECE) as usize);
         let place = match self.last {
             Some((last, place)) if last == number => place,
             _ => *self.index.entry(number).or_insert_with(|| {
-                self.pieces.push(Piece::new());
+                self.pieces.push(Row::new());
                 self.pieces.len() - 1
             }),
         };

@@ -62,6 +62,7 @@ impl Checker<'_> {
         let bits = self.geometry.refcount_block_bits();
         let order = self.geometry.refcount_order;
         let clusters = self.geometry.clusters(self.file_len);
+        let mut unknown = 0..0;
         for index in 0..clusters.div_ceil(1 << bits) {
             let range = index << bits..((index + 1) << bits).min(clusters);
             match self.disk.block(index) {
@@ -70,10 +71,11 @@ impl Checker<'_> {
                         self.counts.raise(cluster, width::get(block, order, at));
                     }
                 }
-                Ok(None) | Err(_) => self.keep_data(range)?,
+                Ok(None) | Err(_) if unknown.end == range.start => unknown.end = range.end,
+                Ok(None) | Err(_) => self.keep_data(std::mem::replace(&mut unknown, range))?,
             }
         }
-        Ok(())
+        self.keep_data(unknown)
     }
 
     /// Counts all clusters of a range in which the file has data.
@@ -133,13 +135,13 @@ impl Checker<'_> {
     fn used_blocks(&self) -> Vec<u64> {
         let bits = self.geometry.refcount_block_bits();
         let mut indices = Vec::new();
+        let step = PIECE.min(1 << bits);
         for number in self.counts.numbers() {
-            let Some(piece) = self.counts.bytes(number * PIECE, PIECE as usize) else { continue };
-            let per_block = (PIECE as usize).min(1 << bits);
-            for (part, counts) in (0u64..).zip(piece.chunks(per_block)) {
-                let index = (number * PIECE + part * per_block as u64) >> bits;
-                if counts.iter().any(|count| *count != 0) && indices.last() != Some(&index) {
-                    indices.push(index);
+            for first in (number * PIECE..(number + 1) * PIECE).step_by(step as usize) {
+                let counts = self.counts.bytes(first, step as usize);
+                let used = counts.is_some_and(|counts| counts.iter().any(|count| *count != 0));
+                if used && indices.last() != Some(&(first >> bits)) {
+                    indices.push(first >> bits);
                 }
             }
         }
