@@ -40,3 +40,7 @@ impl Commit<'_> {
         self.base.top().layer.flush()
     }
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

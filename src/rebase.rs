@@ -79,3 +79,7 @@ fn is_same(old: &Node, new: &Node) -> bool {
         && old.identity().is_some()
         && old.identity() == new.identity()
 }
+
+#[cfg(test)]
+#[path = "rebase_tests.rs"]
+mod tests;

@@ -14,6 +14,8 @@
 //! The first error stops everybody. Each worker holds one window and, when compressing, as much again.
 
 pub mod digest;
+#[cfg(test)]
+mod fault_tests;
 mod intake;
 pub mod offload;
 mod pack;

@@ -1,6 +1,6 @@
-//! A storage for tests: it records what is done to another one, makes chosen requests fail, and works out what a disk
-//! could hold after a crash.
+//! A storage for tests: it records what is done to another one, and makes chosen requests fail.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Limits, MemStorage, RangeKind, Storage, ZeroMode};
@@ -76,8 +76,12 @@ struct Fault {
 struct State {
     counts: [u64; OPS],
     faults: Vec<Fault>,
-    events: Vec<Event>,
+    /// Each with a number that rises over all storages of the process.
+    events: Vec<(u64, Event)>,
 }
+
+/// The number of the next event.
+static STAMP: AtomicU64 = AtomicU64::new(0);
 
 /// Passes everything on to another storage, records changes, and fails where it is told to.
 #[derive(Debug)]
@@ -130,6 +134,11 @@ impl FaultStorage {
 
     /// The changes so far, in the order in which they were made. Failed requests have changed nothing.
     pub fn events(&self) -> Vec<Event> {
+        self.stamped_events().into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The same, each with a number by which the changes of several storages can be put in order.
+    pub fn stamped_events(&self) -> Vec<(u64, Event)> {
         self.state().events.clone()
     }
 
@@ -162,7 +171,7 @@ impl FaultStorage {
             Event::Flush => self.inner.flush()?,
             event => event.apply(&*self.inner)?,
         }
-        state.events.push(event);
+        state.events.push((STAMP.fetch_add(1, Ordering::Relaxed), event));
         Ok(())
     }
 }
@@ -201,67 +210,6 @@ impl Storage for FaultStorage {
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
-}
-
-/// The unit in which a disk writes all or nothing.
-const SECTOR: usize = 512;
-
-/// What a disk that held `initial` could hold if the power went away after `events[..at]`.
-///
-/// Everything before the last flush is there. Of what came later, each sector of each write is there or not, as `seed`
-/// decides; seed 0 means that all of it is, seed 1 that none is. Changes of length take effect in order, as a journalling
-/// file system does it, but like the rest they may be missing.
-pub fn after_crash(initial: &[u8], events: &[Event], at: usize, seed: u64) -> Result<MemStorage> {
-    let events = &events[..at];
-    let stable = events.iter().rposition(|event| *event == Event::Flush).map_or(0, |flush| flush + 1);
-    let storage = MemStorage::new(initial.to_vec());
-    for event in &events[..stable] {
-        event.apply(&storage)?;
-    }
-    let mut random = seed;
-    let mut there = || match seed {
-        0 => true,
-        1 => false,
-        _ => {
-            // xorshift64: cheap, and the same on every run
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random & 8 != 0
-        }
-    };
-    let mut missing_length = false;
-    for event in &events[stable..] {
-        match event {
-            Event::Write { offset, data } => apply_sectors(&storage, *offset, data, &mut there)?,
-            Event::SetLen(_) => {
-                missing_length |= !there();
-                if !missing_length {
-                    event.apply(&storage)?;
-                }
-            }
-            event => {
-                if there() {
-                    event.apply(&storage)?;
-                }
-            }
-        }
-    }
-    Ok(storage)
-}
-
-/// Writes those sectors of a write for which `there` says yes.
-fn apply_sectors(storage: &MemStorage, offset: u64, data: &[u8], there: &mut impl FnMut() -> bool) -> Result<()> {
-    let mut done = 0;
-    while done < data.len() {
-        let at = offset + done as u64;
-        let count = (SECTOR - at as usize % SECTOR).min(data.len() - done);
-        if there() {
-            storage.write_at(&data[done..done + count], at)?;
-        }
-        done += count;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

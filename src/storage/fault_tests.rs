@@ -25,22 +25,3 @@ fn counts_and_fails_what_it_is_told_to() {
     storage.read_at(&mut buf, 0).unwrap();
     assert_eq!(buf, [0; 2]);
 }
-
-#[test]
-fn a_crash_keeps_what_was_flushed_and_any_part_of_the_rest() {
-    let storage = FaultStorage::in_memory();
-    storage.write_at(&[1; 1024], 0).unwrap();
-    storage.flush().unwrap();
-    storage.write_at(&[2; 1024], 0).unwrap();
-    let events = storage.events();
-    let crash = |at, seed| after_crash(b"", &events, at, seed).unwrap().to_vec();
-    assert_eq!(crash(0, 0), b"");
-    assert_eq!(crash(1, 1), b"");
-    assert_eq!(crash(1, 0), [1; 1024]);
-    assert_eq!(crash(2, 1), [1; 1024]);
-    assert_eq!(crash(3, 1), [1; 1024]);
-    assert_eq!(crash(3, 0), [2; 1024]);
-    let torn = (2..50).map(|seed| crash(3, seed)).filter(|bytes| bytes[0] != bytes[512]).count();
-    assert!(torn > 0, "some seeds tear the write apart");
-    assert!((2..50).all(|seed| crash(3, seed)[..512] == [crash(3, seed)[0]; 512]), "sectors are whole");
-}

@@ -91,6 +91,8 @@ pub struct FileStorage {
     last_data: Mutex<std::ops::Range<u64>>,
     /// What was written and is still only in memory.
     behind: Mutex<Behind>,
+    /// How long the file was when it was opened, if it is read only: what was there then must not be taken for zeros.
+    length_before: u64,
 }
 
 impl FileStorage {
@@ -152,6 +154,15 @@ impl FileStorage {
             }
         }
         Ok(done)
+    }
+
+    /// Fails if the file, which ends at `end` now, was longer when it was opened: somebody is cutting it off while we read.
+    fn check_end(&self, end: u64) -> Result<()> {
+        if end >= self.length_before {
+            return Ok(());
+        }
+        let text = format!("'{}' has become shorter while it was read", self.name);
+        Err(Error::os(libc::EIO).replace(text))
     }
 
     /// Writes the whole buffer.
@@ -234,7 +245,13 @@ impl Storage for FileStorage {
             Some(direct) => direct.read(self, buf, offset)?,
             None => self.read_some(buf, offset)?,
         };
-        buf[count..].fill(0);
+        if count < buf.len() {
+            // Nothing was there at the offset itself if that lies behind the end.
+            if offset < self.length_before {
+                self.check_end(offset + count as u64)?;
+            }
+            buf[count..].fill(0);
+        }
         Ok(())
     }
 

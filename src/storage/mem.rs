@@ -22,6 +22,11 @@ impl MemStorage {
         self.read().clone()
     }
 
+    /// What it holds.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.bytes.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // Bytes are bytes, whatever a thread that panicked was about to do with them.
     fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
         self.bytes.read().unwrap_or_else(PoisonError::into_inner)

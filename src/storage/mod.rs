@@ -6,6 +6,8 @@
 mod aligned;
 mod blkdebug;
 mod cache;
+#[cfg(test)]
+pub(crate) mod crash;
 mod event;
 pub mod fault;
 mod file;

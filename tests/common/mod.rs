@@ -13,6 +13,7 @@ pub mod files;
 pub mod holder;
 pub mod images;
 pub mod kinds;
+pub mod looks;
 pub mod model;
 pub mod oracle;
 pub mod run;

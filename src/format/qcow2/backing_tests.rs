@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::format::qcow2::testing::{available, expect, open_storage, read_all, tool};
+use crate::format::qcow2::testing::{available, expect, open_storage, read_all, report, tool};
 use crate::image::{BackingRef, OpenFlags};
-use crate::storage::fault::{FaultStorage, Op, after_crash};
+use crate::storage::crash::Replay;
+use crate::storage::fault::{FaultStorage, Op};
 use crate::storage::{MemStorage, Storage};
 
 fn named(name: &str) -> Option<BackingRef> {
@@ -60,30 +61,30 @@ fn each(mut body: impl FnMut(&Path, &[u8], [&Option<BackingRef>; 2], &str)) {
 
 #[test]
 fn the_image_names_one_or_the_other_after_a_crash() {
+    let mut states = 0;
     each(|dir, initial, [old, new], what| {
         let recorder = Arc::new(FaultStorage::new(Arc::new(MemStorage::new(initial.to_vec()))));
         let layer = open_storage(Arc::clone(&recorder) as _, OpenFlags::WRITE).expect("it opens");
         layer.set_backing(new.as_ref()).expect("nothing fails");
         let start: Arc<dyn Storage> = Arc::new(MemStorage::new(initial.to_vec()));
         let (_, content) = look(&start).expect("readable");
-        let events = recorder.events();
-        for at in 0..=events.len() {
-            for seed in [0, 1] {
-                let storage = Arc::new(after_crash(initial, &events, at, seed).expect("in memory"));
-                let bytes = storage.to_vec();
-                let (backing, found) = look(&(storage as _)).expect("readable");
-                assert!(backing == *old || backing == *new, "{what} after {at}: {backing:?}");
-                assert_eq!(found, content, "{what} after {at}");
-                if at == events.len() && seed == 0 {
-                    assert_eq!(backing, *new, "{what}");
-                    std::fs::write(dir.join("o"), bytes).expect("a temporary file");
-                    let opts = "driver=qcow2,backing=,file.filename=o";
-                    let done = tool(dir, "qemu-img", &["check", "--image-opts", opts]);
-                    assert_eq!(done.code, 0, "{what}: {}", done.text);
-                }
-            }
-        }
+        let mut last = Vec::new();
+        let replay = Replay::new(&[initial.to_vec()], &[&recorder]);
+        assert!(replay.is_durable(), "{what}");
+        states += replay.each(|state| {
+            let (backing, found) = look(&(Arc::new(MemStorage::new(state.file())) as _)).expect("readable");
+            let after = format!("{what} after {}, {}", state.at, state.story);
+            assert!(backing == *old || backing == *new, "{after}: {backing:?}");
+            assert_eq!(found, content, "{after}");
+            last = state.file();
+        });
+        let (backing, _) = look(&(Arc::new(MemStorage::new(last.clone())) as _)).expect("readable");
+        assert_eq!(backing, *new, "{what}");
+        std::fs::write(dir.join("o"), last).expect("a temporary file");
+        let done = tool(dir, "qemu-img", &["check", "--image-opts", "driver=qcow2,backing=,file.filename=o"]);
+        assert_eq!(done.code, 0, "{what}: {}", done.text);
     });
+    report("another backing file", states);
 }
 
 #[test]

@@ -246,3 +246,26 @@ fn a_device_full_of_old_bytes_becomes_a_clean_image() {
     file.read_at(&mut l1, header.l1_offset).unwrap();
     assert!(l1.iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn a_failed_request_is_an_error() {
+    use crate::storage::fault::{FaultStorage, Op};
+    for list in
+        ["", "cluster_size=4k,preallocation=metadata", "encrypt.format=luks,encrypt.key-secret=s0,encrypt.iter-time=10"]
+    {
+        let image = || options::check(&options(list), 9 << 20, &context().secrets).expect("good options");
+        for op in [Op::Write, Op::Zero, Op::SetLen, Op::Flush] {
+            // Measuring how fast a key can be derived takes its time.
+            for nth in (1..200).step_by(if list.contains("luks") { 25 } else { 1 }) {
+                let storage = Arc::new(FaultStorage::in_memory());
+                storage.fail(op, nth, libc::ENOSPC);
+                let result = write_image(&(Arc::clone(&storage) as _), None, image());
+                let reached = storage.count(op) >= nth;
+                assert_eq!(result.is_err(), reached, "{list}: {op:?} {nth}");
+                if !reached {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -8,11 +8,13 @@
 )]
 
 mod extensions;
+mod rewrite;
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use self::extensions::{c_string, unknown_feature_names};
+pub use self::rewrite::replace as replace_header;
 use super::geometry::Geometry;
 use crate::error::{Context, Error, Result};
 use crate::storage::Storage;
@@ -390,14 +392,19 @@ impl Header {
 
     /// The bytes of header, extensions and backing file name, as they lie from offset 0. Fails if they do not fit into
     /// one cluster.
-    #[expect(clippy::cast_possible_truncation, reason = "all of it fits into a cluster")]
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.layout(true)
+    }
+
+    /// See [`Header::to_bytes`]. `names`: with the names of features.
+    #[expect(clippy::cast_possible_truncation, reason = "all of it fits into a cluster")]
+    fn layout(&self, names: bool) -> Result<Vec<u8>> {
         let mut out = vec![0; if self.version == 2 { V2_LEN } else { V3_LEN }];
         if self.version == 3 {
             out.extend_from_slice(&self.unknown_fields);
         }
         let header_length = out.len();
-        self.put_extensions(&mut out);
+        self.put_extensions(&mut out, names);
         let backing_offset = out.len();
         let backing = self.backing_file.as_deref().unwrap_or(&[]);
         out.extend_from_slice(backing);

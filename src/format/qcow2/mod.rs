@@ -46,7 +46,7 @@ mod snapshot;
 mod stream;
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod txn;
 mod write;
 

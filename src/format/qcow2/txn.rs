@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use super::Meta;
 use super::geometry::{Geometry, HostOffset};
-use super::header::{Header, autoclear, incompatible};
+use super::header::{Header, autoclear, incompatible, replace_header};
 use super::refcount::{MetadataKind, Refcounts, Run};
 use crate::error::{Error, Result};
 use crate::storage::{DebugEvent, RangeKind, Storage, ZeroMode};
@@ -190,9 +190,22 @@ impl Writer {
     }
 
     fn write_header(&mut self, header: &Header) -> Result<()> {
-        self.file.write_at(&header.to_bytes()?, 0)?;
         self.unflushed = true;
-        Ok(())
+        replace_header(&*self.file, header, self.fresh)
+    }
+
+    /// Brings everything written so far to stable storage, before a header that leads to it.
+    pub fn settle_before_switch(&mut self) -> Result<()> {
+        self.unflushed = true;
+        self.barrier()
+    }
+
+    /// Writes a header that leads to other tables, and returns when it is on stable storage. If that fails, nobody knows
+    /// which header is there: then nothing is written any more.
+    pub fn switch_header(&mut self, header: &Header) -> Result<()> {
+        let written = self.write_header(header).and_then(|()| self.barrier());
+        self.broken |= written.is_err();
+        written
     }
 
     /// Stages 1 and 2.
@@ -404,6 +417,26 @@ impl Meta {
         Ok(())
     }
 
+    /// The length of the image file.
+    pub fn file_len(&mut self) -> Result<u64> {
+        self.writer()?.file.len()
+    }
+
+    /// Forgets all refcounts in memory, for an operation that failed before the header led to anything that it wrote. The
+    /// file had `len` bytes before.
+    pub fn abandon(&mut self, len: u64) {
+        let Ok(writer) = self.writer() else { return };
+        writer.take_deferred();
+        if !writer.file.limits().fixed_len && writer.file.len().is_ok_and(|now| now > len) {
+            // A kindness: nobody refers to what is there.
+            let _ = writer.file.set_len(len);
+        }
+        let renewed = self.replace_refcounts();
+        if let Some(writer) = &mut self.writer {
+            writer.broken |= renewed.is_err();
+        }
+    }
+
     /// Protects the tables in use from being handed out as free clusters.
     fn protect_tables(&mut self) {
         self.protect_active();
@@ -478,6 +511,7 @@ impl Meta {
 
     fn commit_stages(&mut self) -> Result<()> {
         let Meta { header, l1, l2, writer: Some(writer), .. } = self else { return Ok(()) };
+        debug_assert!(!writer.refcounts.is_moving(), "the header would lead to half of an operation");
         writer.write_refcounts(header)?;
         let mut tables = l2.dirty_tables();
         if !tables.is_empty() {

@@ -89,6 +89,10 @@ impl FileStorage {
             _ => 1,
         };
         let direct = cache.direct.then(|| Direct::probe(file.as_fd(), kind == Kind::Block));
+        let length_before = match kind {
+            Kind::Regular if !write => file.metadata().map_or(0, |info| info.len()),
+            _ => 0,
+        };
         FileStorage {
             file,
             name: name.to_owned(),
@@ -102,6 +106,7 @@ impl FileStorage {
             opaque: AtomicBool::new(kind != Kind::Regular),
             last_data: Mutex::new(0..0),
             behind: Mutex::default(),
+            length_before,
         }
     }
 }

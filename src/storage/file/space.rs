@@ -21,6 +21,7 @@ impl FileStorage {
             return Ok((RangeKind::Data, len.min(known.end - offset)));
         }
         let end = self.len()?;
+        self.check_end(end)?;
         if offset >= end {
             return Ok((RangeKind::Hole, len));
         }

@@ -154,12 +154,15 @@ impl Meta {
             });
         }
         let geometry = self.header.geometry();
-        // The table of a bitmap that was never trusted may be anything; what it holds is lost then.
-        let mut runs: Vec<_> = given_up
-            .into_iter()
-            .flatten()
-            .flat_map(|bitmap| data::clusters(&**file, geometry, &bitmap).unwrap_or_default())
-            .collect();
+        let mut runs = Vec::new();
+        for bitmap in given_up.into_iter().flatten() {
+            match data::clusters(&**file, geometry, &bitmap) {
+                Ok(clusters) => runs.extend(clusters),
+                // The table of a bitmap that was never trusted may be anything; what it holds is lost then.
+                Err(error) if error.errno() == libc::EINVAL => {}
+                Err(error) => return Err(error),
+            }
+        }
         runs.extend(self.replace_directory(&entries, geometry)?);
         self.bitmaps.entries = entries;
         let writer = self.writer()?;

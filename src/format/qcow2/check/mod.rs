@@ -31,7 +31,7 @@ mod walk;
 use std::sync::Arc;
 
 use super::geometry::Geometry;
-use super::header::{Header, autoclear, incompatible};
+use super::header::{Header, autoclear, incompatible, replace_header};
 use super::refcount::Refcounts;
 use super::snapshot::SnapshotTable;
 use super::{Meta, Qcow2};
@@ -191,8 +191,7 @@ impl<'a> Checker<'a> {
         if header.autoclear & autoclear::BITMAPS != 0 || header.bitmaps.take().is_none() {
             return Ok(());
         }
-        let bytes = header.to_bytes()?;
-        self.file.write_at(&bytes, 0)?;
+        replace_header(&*self.file, header, false)?;
         self.file.flush()
     }
 

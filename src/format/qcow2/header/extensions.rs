@@ -90,8 +90,8 @@ impl Header {
         Ok(())
     }
 
-    /// Appends all extensions to the header's bytes.
-    pub(super) fn put_extensions(&self, out: &mut Vec<u8>) {
+    /// Appends all extensions to the header's bytes, the names of features only if asked for.
+    pub(super) fn put_extensions(&self, out: &mut Vec<u8>, names: bool) {
         if let Some(format) = &self.backing_format {
             put_extension(out, EXT_BACKING_FORMAT, format);
         }
@@ -103,7 +103,7 @@ impl Header {
             put_extension(out, EXT_CRYPTO, &data);
         }
         // Small clusters have no room to spare for names; the reference draws the line here.
-        if self.version >= 3 && self.cluster_bits > 12 {
+        if names && self.version >= 3 && self.cluster_bits > 12 {
             put_extension(out, EXT_FEATURE_NAMES, &feature_names());
         }
         if let Some(bitmaps) = self.bitmaps {

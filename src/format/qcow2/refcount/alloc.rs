@@ -22,6 +22,7 @@ impl Refcounts {
         let first = self.find_free(self.cursor, clusters)?;
         let run = Run { first, clusters };
         self.check_free(run)?;
+        self.claim(run);
         self.ensure_blocks(run)?;
         self.add(run, 1)?;
         let untouched = self.touch(run);
@@ -67,7 +68,7 @@ impl Refcounts {
     }
 
     /// Notes that a run is about to be written; says whether it never was before.
-    fn touch(&mut self, run: Run) -> bool {
+    pub(super) fn touch(&mut self, run: Run) -> bool {
         let untouched = run.first >= self.untouched;
         self.untouched = self.untouched.max(run.end());
         untouched
@@ -107,7 +108,7 @@ impl Refcounts {
     }
 
     /// Refuses clusters that are in use in spite of their refcount.
-    fn check_free(&self, run: Run) -> Result<()> {
+    pub(super) fn check_free(&self, run: Run) -> Result<()> {
         match self.protected.overlap(run) {
             None => Ok(()),
             Some(kind) => Err(overlap_error(kind)),
@@ -141,6 +142,7 @@ impl Refcounts {
         let cluster = self.find_outside(1, taken)?;
         let run = Run { first: cluster, clusters: 1 };
         self.check_free(run)?;
+        self.claim(run);
         let (own, _) = self.position(cluster);
         if own != index {
             if own >= self.table.len() {
@@ -157,6 +159,7 @@ impl Refcounts {
         self.make_room()?;
         self.cache.insert(index, vec![0; self.geometry.cluster_size() as usize].into_boxed_slice(), true);
         self.set_table_entry(index, cluster << self.geometry.cluster_bits);
+        self.note_new_block(index);
         self.add(run, 1)?;
         self.touch(run);
         self.protected.add(run, MetadataKind::RefcountBlock);
@@ -204,7 +207,8 @@ impl Refcounts {
         self.move_table(run, taken)
     }
 
-    fn move_table(&mut self, run: Run, taken: Run) -> Result<()> {
+    pub(super) fn move_table(&mut self, run: Run, taken: Run) -> Result<()> {
+        self.claim(run);
         let before = self.table_run();
         // Blocks that the new table needs must lie neither in it nor in what the caller is about to take.
         let both = Run { first: run.first.min(taken.first), clusters: 0 };

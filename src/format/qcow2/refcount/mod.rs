@@ -8,6 +8,7 @@
 
 mod alloc;
 mod cache;
+mod moving;
 mod protect;
 mod tail;
 pub(super) mod width;
@@ -83,6 +84,8 @@ pub struct Refcounts {
     untouched_before: u64,
     /// Something has been written since [`Refcounts::take_unflushed`].
     unflushed: bool,
+    /// See [`Refcounts::begin_moving`].
+    moving: Option<moving::Moving>,
 }
 
 impl Refcounts {
@@ -112,6 +115,7 @@ impl Refcounts {
             untouched: geometry.clusters(length),
             untouched_before: geometry.clusters(length),
             unflushed: false,
+            moving: None,
             file,
         };
         refcounts.protect_own();
@@ -312,6 +316,7 @@ impl Refcounts {
         // Not only when they are written: until then much would be done that cannot be brought to the disk.
         for (index, _) in &pieces {
             self.check_block(*index)?;
+            self.move_block(*index)?;
         }
         for (done, (index, range)) in pieces.iter().enumerate() {
             let failed = match self.block(*index) {

@@ -1,5 +1,8 @@
 //! Taking, applying and deleting snapshots, each in an order in which every moment leaves a valid image: references are
 //! counted and new tables written before the header leads to them; what the header no longer leads to is given up last.
+//!
+//! Taking and deleting are done in one step where there is room for that ([`super::switch`]). In the order used here without
+//! it, a crash can leave flags behind that do not say that a refcount is one although it is.
 
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,6 +97,13 @@ impl<'a> Change<'a> {
         let mut new = new_snapshot(name, &meta.header);
         new.id = snapshots.new_id()?;
         let tables = Tables::of(meta.l1.entries(), geometry)?;
+        snapshots.entries.push(new.clone());
+        self.check_shareable(&tables)?;
+        match self.create_at_once(&snapshots, &tables) {
+            Err(error) if lacks_space(&error) => _ = snapshots.entries.pop(),
+            done => return done,
+        }
+        let meta = self.meta();
         // Flags are not looked at in the tables of snapshots; none is the value that is never wrong.
         let l1: Vec<_> = meta.l1.entries().iter().map(|entry| entry.with_copied(false)).collect();
         let l1 = L1Table::from_entries(l1);
@@ -111,13 +121,17 @@ impl<'a> Change<'a> {
         self.publish(snapshots, table_place)
     }
 
-    /// Adds a reference to everything in the active `tables`, and brings that and the flags that follow to the disk. The
-    /// flags come first, so that none ever says "refcount is exactly one" where that is too low.
-    fn share(&mut self, tables: &Tables) -> Result<()> {
+    /// Fails where a reference to everything in the active `tables` cannot be added.
+    fn check_shareable(&mut self, tables: &Tables) -> Result<()> {
         let meta = self.meta();
         let (place, len) = (HostOffset(meta.header.l1_offset), u64::from(meta.header.l1_size) * 8);
         meta.writer()?.refcounts.check_own(place, len, MetadataKind::ActiveL1)?;
-        self.references.check(tables)?;
+        self.references.check(tables)
+    }
+
+    /// Adds a reference to everything in the active `tables`, and brings that and the flags that follow to the disk. The
+    /// flags come first, so that none ever says "refcount is exactly one" where that is too low.
+    fn share(&mut self, tables: &Tables) -> Result<()> {
         let cleared = self.clear_active(tables);
         let added = cleared.and_then(|()| self.references.add(tables));
         let shared = added.and_then(|()| {
@@ -221,9 +235,15 @@ impl<'a> Change<'a> {
         let snapshot = snapshots.entries.remove(found);
         let l1 = read_l1(&*self.image.file, &snapshot, geometry)?;
         let tables = Tables::of(l1.entries(), geometry)?;
+        let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
+        if !geometry.external_data {
+            match self.delete_at_once(&snapshots, &tables, l1_place) {
+                Err(error) if lacks_space(&error) => {}
+                done => return done,
+            }
+        }
         let table_place = self.write_snapshots(&mut snapshots)?;
         self.publish(snapshots, table_place)?;
-        let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
         let writer = self.meta().writer()?;
         writer.refcounts.unprotect(HostOffset(snapshot.l1_offset), MetadataKind::InactiveL1);
         writer.free(l1_place, Discard::Snapshot);
@@ -235,7 +255,7 @@ impl<'a> Change<'a> {
     }
 
     /// Writes a snapshot table to a new place; nothing refers to it yet.
-    fn write_snapshots(&mut self, snapshots: &mut SnapshotTable) -> Result<Run> {
+    pub(super) fn write_snapshots(&mut self, snapshots: &mut SnapshotTable) -> Result<Run> {
         let size = self.meta().header.guest_size();
         let bytes = snapshots.to_bytes(size)?;
         snapshots.bytes = bytes.len() as u64;
@@ -263,7 +283,7 @@ impl<'a> Change<'a> {
     }
 
     /// Writes metadata to free clusters; nothing refers to it yet.
-    fn write_new(&mut self, bytes: &[u8]) -> Result<Run> {
+    pub(super) fn write_new(&mut self, bytes: &[u8]) -> Result<Run> {
         let geometry = self.geometry();
         let clusters = geometry.clusters(bytes.len() as u64);
         if clusters == 0 {
@@ -280,6 +300,10 @@ impl<'a> Change<'a> {
 
     /// Gives back new places after an error, which it returns.
     fn give_back(&mut self, places: &[Run], error: Error) -> Error {
+        if self.meta().writer().is_ok_and(|writer| writer.refcounts.is_moving()) {
+            // Then everything is forgotten.
+            return error;
+        }
         for place in places {
             // They are leaks if that fails; the first error is the one to report.
             let _ = self.meta().writer().and_then(|writer| writer.give_back(*place));
@@ -288,7 +312,7 @@ impl<'a> Change<'a> {
         error
     }
 
-    fn protect(&mut self, place: Run, kind: MetadataKind) -> Result<()> {
+    pub(super) fn protect(&mut self, place: Run, kind: MetadataKind) -> Result<()> {
         let bits = self.geometry().cluster_bits;
         let writer = self.meta().writer()?;
         writer.refcounts.protect(HostOffset(place.first << bits), place.clusters << bits, kind);
@@ -339,6 +363,11 @@ pub fn write_table(meta: &mut Meta) -> Result<HostOffset> {
     Ok(place)
 }
 
+/// Whether there is no room for new tables beside the old ones.
+fn lacks_space(error: &Error) -> bool {
+    matches!(error.errno(), libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
+}
+
 /// An error whose message is announced beforehand, so that the system's text is what the operation fails with.
 fn announce(error: Error) -> Error {
     Error::os(error.errno()).notice(format!("qemu-img: {error}"))
@@ -373,6 +402,6 @@ fn new_l1_len(snapshot: &Snapshot, size: u64, geometry: Geometry) -> Result<usiz
     Ok(entries as usize)
 }
 
-fn offset_of(place: Run, geometry: Geometry) -> u64 {
+pub(super) fn offset_of(place: Run, geometry: Geometry) -> u64 {
     place.first << geometry.cluster_bits
 }

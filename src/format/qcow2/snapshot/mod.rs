@@ -7,6 +7,7 @@ mod change;
 mod empty;
 pub(super) mod refs;
 mod settle;
+mod switch;
 mod table;
 
 use std::sync::atomic::Ordering;

@@ -170,6 +170,58 @@ impl References<'_> {
         self.meta.commit()
     }
 
+    /// Gives up one reference to each of `tables` and to every cluster they refer to, where others are left. Returns the
+    /// other clusters, which are to be given up later; fails with `ENOSPC` where those are more than `most` runs.
+    pub fn give_up_shared(&mut self, tables: &Tables, most: usize) -> Result<Vec<Run>> {
+        let geometry = self.geometry;
+        let mut kept: Vec<Run> = Vec::new();
+        let mut runs = Vec::new();
+        self.walk(tables, |writer, offset, bytes| {
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            for run in &runs {
+                writer.refcounts.decrease_shared(*run, |piece| match kept.last_mut() {
+                    Some(last) if last.end() == piece.first => last.clusters += piece.clusters,
+                    _ => kept.push(piece),
+                })?;
+            }
+            if kept.len() > most { Err(Error::os(libc::ENOSPC)) } else { Ok(false) }
+        })?;
+        Ok(kept)
+    }
+
+    /// Writes copies with the right flags of those active `tables` in which they are wrong, and returns where the old and
+    /// the new ones lie. `shared`: a snapshot refers to them, too, as often.
+    pub fn rewrite(&mut self, tables: &Tables, shared: bool) -> Result<Vec<(HostOffset, HostOffset)>> {
+        let geometry = self.geometry;
+        let mut moved: Vec<(HostOffset, HostOffset)> = Vec::new();
+        let mut batch = Batch::default();
+        self.walk(tables, |writer, offset, bytes| {
+            check_place(writer, offset, geometry)?;
+            if !renew_table(writer, geometry, bytes)? {
+                return Ok(false);
+            }
+            // One that several entries refer to comes several times in a row.
+            let again = moved.last().filter(|(old, _)| *old == offset).map(|(_, new)| *new);
+            let new = match again {
+                Some(new) => new,
+                None => {
+                    let new = writer.refcounts.allocate(1)?.offset;
+                    moved.push((offset, new));
+                    batch.add(writer, new, bytes)?;
+                    new
+                }
+            };
+            let run = Run { first: new.0 >> geometry.cluster_bits, clusters: 1 };
+            for _ in 0..u8::from(again.is_some()) + u8::from(shared) {
+                writer.refcounts.increase_used(run)?;
+            }
+            // The old one stays as it is.
+            Ok(false)
+        })?;
+        batch.write(self.meta.writer()?)?;
+        Ok(moved)
+    }
+
     /// Says in `tables` that no cluster has a refcount of exactly one.
     pub fn clear_copied(&mut self, tables: &Tables) -> Result<()> {
         let step = self.geometry.l2_entry_size() as usize;
@@ -227,6 +279,33 @@ impl References<'_> {
                 let bytes = &buffer[range.start * cluster as usize..range.end * cluster as usize];
                 writer.write_flags(tables[range.start], bytes)?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// New tables that lie one behind the other, to be written with one request.
+#[derive(Default)]
+struct Batch {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn add(&mut self, writer: &mut Writer, place: HostOffset, table: &[u8]) -> Result<()> {
+        let end = self.start + self.bytes.len() as u64;
+        if self.bytes.len() as u64 >= PIECE || end != place.0 {
+            self.write(writer)?;
+            self.start = place.0;
+        }
+        self.bytes.extend_from_slice(table);
+        Ok(())
+    }
+
+    fn write(&mut self, writer: &mut Writer) -> Result<()> {
+        if !self.bytes.is_empty() {
+            writer.write_new(HostOffset(self.start), &self.bytes)?;
+            self.bytes.clear();
         }
         Ok(())
     }

@@ -9,9 +9,10 @@ use super::super::options;
 use crate::crypto::Secrets;
 use crate::error::Result;
 use crate::format::CreateOptions;
-use crate::format::qcow2::testing::{available, open_storage, read_all, tool};
+use crate::format::qcow2::testing::{available, open_storage, read_all, report, soundness, tool};
 use crate::image::{Layer, OpenFlags, Payload, Place, ZeroFlags};
-use crate::storage::fault::{FaultStorage, Op, after_crash};
+use crate::storage::crash::Replay;
+use crate::storage::fault::{FaultStorage, Op};
 use crate::storage::{MemStorage, Storage};
 
 const SIZE: u64 = 1 << 20;
@@ -34,12 +35,13 @@ fn write(layer: &dyn Layer, guest: u64, data: &[u8]) -> Result<()> {
     pending.commit()
 }
 
-/// A moment after which everything in `model` must survive, except for what has been touched since.
+/// A moment after which everything in `model` must survive, except that sectors that have been touched since may have
+/// what was written to them.
 struct Promise {
     events: usize,
     model: Vec<u8>,
-    /// Where later changes went: the number of events when they began, and the range.
-    touched: Vec<(usize, std::ops::Range<usize>)>,
+    /// Later changes: the number of events when they began, the range, and the byte it was filled with.
+    touched: Vec<(usize, std::ops::Range<usize>, u8)>,
 }
 
 /// Some changes to an image with data and a snapshot; returns what the disk held before them, and the promises.
@@ -61,13 +63,13 @@ fn scenario(storage: &Arc<FaultStorage>, inner: &MemStorage, unit: u64, seed: u6
         let from = (noise >> 33) % units;
         let len = (1 + (noise >> 20) % 40).min(units - from);
         let range = (from * unit) as usize..((from + len) * unit) as usize;
+        let byte = if step % 4 == 3 { 0 } else { 0x20 + step as u8 };
         let promise = promises.last_mut().unwrap();
-        promise.touched.push((storage.events().len(), range.clone()));
+        promise.touched.push((storage.events().len(), range.clone(), byte));
+        model[range.clone()].fill(byte);
         if step % 4 == 3 {
-            model[range.clone()].fill(0);
             layer.zero(range.start as u64, range.len() as u64, ZeroFlags { may_unmap: step % 8 == 3 }).unwrap();
         } else {
-            model[range.clone()].fill(0x20 + step as u8);
             write(&*layer, range.start as u64, &model[range.clone()]).unwrap();
         }
         if step % 5 == 4 {
@@ -88,52 +90,53 @@ fn check(bytes: &[u8], dir: &Path, what: &str) {
     assert!(matches!(done.code, 0 | 3), "{what}: {}", done.text);
 }
 
-fn survive(list: &[(&str, &str)], unit: u64, seed: u64) {
+/// Whether each sector of `found` has what was promised, or what was written there later, before event `at`.
+fn differs(found: &[u8], promise: &Promise, at: usize) -> Option<usize> {
+    let later: Vec<_> = promise.touched.iter().filter(|(began, ..)| *began <= at).collect();
+    let sectors = found.chunks(512).zip(promise.model.chunks(512)).enumerate();
+    let mut bad = sectors.filter(|(number, (found, promised))| {
+        let from = number * 512;
+        let written = |(_, range, byte): &&(usize, std::ops::Range<usize>, u8)| {
+            range.contains(&from) && found.iter().all(|found| found == byte)
+        };
+        found != promised && !later.iter().any(written)
+    });
+    bad.next().map(|(number, _)| number * 512)
+}
+
+fn survive(list: &[(&str, &str)], unit: u64, seed: u64) -> usize {
     let dir = tempfile::tempdir().unwrap();
-    let reference = available();
     let inner = Arc::new(MemStorage::new(new_image(list)));
     let storage = Arc::new(FaultStorage::new(Arc::clone(&inner) as Arc<dyn Storage>));
     let (initial, promises) = scenario(&storage, &inner, unit, seed);
-    let events = storage.events();
     let last = promises.last().unwrap();
-    let complete = after_crash(&initial, &events, events.len(), 0).unwrap().to_vec();
-    assert_eq!(complete, inner.to_vec(), "the record is complete");
-    for at in (0..=events.len()).step_by(3) {
-        for luck in 0..3 {
-            let what = format!("{list:?} seed {seed} at {at} of {} luck {luck}", events.len());
-            let state = after_crash(&initial, &events, at, luck + if luck > 1 { at as u64 * 4 } else { 0 }).unwrap();
-            let bytes = state.to_vec();
-            let layer =
-                open_storage(Arc::new(state), OpenFlags::READ).unwrap_or_else(|error| panic!("{what}: {error}"));
-            let promise = promises.iter().rev().find(|promise| promise.events <= at).unwrap_or(last);
-            let mut expected = promise.model.clone();
-            let mut found = read_all(&*layer).unwrap();
-            for (_, range) in promise.touched.iter().filter(|(began, _)| *began <= at) {
-                expected[range.clone()].fill(0);
-                found[range.clone()].fill(0);
-            }
-            let differs = found.iter().zip(&expected).position(|(a, b)| a != b);
-            assert_eq!(differs, None, "{what}");
-            layer.snapshots().unwrap().view(None, Some("kept")).unwrap();
-            let kept = read_all(&*layer).unwrap();
-            let half = SIZE as usize / 2;
-            assert!(
-                kept[..half].iter().all(|b| *b == 0x11) && kept[half..].iter().all(|b| *b == 0),
-                "{what}: snapshot"
-            );
-            if reference && (at + luck as usize).is_multiple_of(4) {
-                check(&bytes, dir.path(), &what);
-            }
+    let replay = Replay::new(&[initial], &[&storage]);
+    let count = replay.each(|state| {
+        let what = format!("{list:?} seed {seed} at {} of {}, {}", state.at, replay.len(), state.story);
+        let layer = open_storage(Arc::new(MemStorage::new(state.file())), OpenFlags::READ)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let promise = promises.iter().rev().find(|promise| promise.events <= state.at).unwrap_or(last);
+        let found = read_all(&*layer).unwrap();
+        assert_eq!(differs(&found, promise, state.at), None, "{what}");
+        layer.snapshots().unwrap().view(None, Some("kept")).unwrap();
+        let kept = read_all(&*layer).unwrap();
+        let half = SIZE as usize / 2;
+        assert!(kept[..half].iter().all(|b| *b == 0x11) && kept[half..].iter().all(|b| *b == 0), "{what}: snapshot");
+        if available() {
+            assert_eq!(soundness(dir.path(), &state.files[0]), Ok(()), "{what}");
         }
-    }
+    });
+    assert!(replay.last() == [inner.to_vec()], "the record is complete");
+    count
 }
 
 #[test]
 fn a_power_failure_costs_nothing_but_space() {
-    survive(&[("cluster_size", "4096")], 4096, 1);
-    survive(&[("cluster_size", "512"), ("refcount_bits", "64")], 512 * 16, 2);
-    survive(&[("cluster_size", "16384"), ("extended_l2", "on")], 512, 3);
-    survive(&[("cluster_size", "4096"), ("compat", "0.10")], 4096, 4);
+    let mut states = survive(&[("cluster_size", "4096")], 4096, 1);
+    states += survive(&[("cluster_size", "512"), ("refcount_bits", "64")], 512 * 16, 2);
+    states += survive(&[("cluster_size", "16384"), ("extended_l2", "on")], 512, 3);
+    states += survive(&[("cluster_size", "4096"), ("compat", "0.10")], 4096, 4);
+    report("writes with copy on write", states);
 }
 
 #[test]
