@@ -172,10 +172,10 @@ impl Progress {
         }
     }
 
-    /// For work whose total nobody has counted: it has got as far as `position` of `size`. Not to be mixed with
+    /// For work whose total nobody has counted: it has got as far as `position` of `size`, which is 0 if nobody knows. Not to be mixed with
     /// [`Progress::advance`] where that is shown.
     pub fn reached(&self, position: u64, size: u64) {
-        if self.state.counted.load(Ordering::Relaxed) {
+        if self.state.counted.load(Ordering::Relaxed) || size == 0 {
             return;
         }
         self.state.total.store(size, Ordering::Relaxed);

@@ -239,3 +239,7 @@ impl Monitor for OnlySignals<'_> {
         self.0.interrupted()
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
