@@ -125,7 +125,8 @@ fn copy(layer: FakeLayer, image: &mut FakeImage, change: impl FnOnce(&mut Stream
 fn the_image_gets_the_disk_in_order() {
     let wanted = expected();
     for workers in [1, 5] {
-        for (sparse, granules) in [(None, 189), (Some(0), 347), (Some(4096), 189)] {
+        // The last sector of the first part is zeros, which only looking at them tells.
+        for (sparse, granules) in [(None, 189), (Some(0), 347), (Some(4096), 188)] {
             let mut image = FakeImage::default();
             let bytes = copy(FakeLayer::new(&parts()), &mut image, |job| {
                 (job.workers, job.sparse) = (workers, sparse);
