@@ -315,3 +315,37 @@ fn broken_images_are_repaired_alike() {
     });
     total.finish();
 }
+
+/// Images whose writer was killed while refcounts were still to be written.
+const UNCLOSED: &[&str] = &["cluster_size=64k", "cluster_size=4k", "refcount_bits=64", "extended_l2=on"];
+
+#[test]
+fn images_that_were_not_closed() {
+    require_wording();
+    for_all("check, not closed", UNCLOSED, |options, report| {
+        let scene = Sandbox::new();
+        let make = format!(
+            "qemu-img create -q -f qcow2 -o lazy_refcounts=on,{options} disk 8M
+             qemu-io -f qcow2 -c 'write -P 1 0 1M' disk >/dev/null; qemu-img snapshot -c one disk
+             qemu-io -f qcow2 -c 'write -P 2 2M 1M' -c flush -c 'sigraise 9' disk >/dev/null 2>&1
+             qemu-img convert -O raw disk before"
+        );
+        scene.script(Tool::Reference, &make).expect_ok("a dirty image");
+        for mode in ["", "-r leaks", "-r all"] {
+            let twins = Twins { ours: Sandbox::copy_of(scene.path()), reference: Sandbox::copy_of(scene.path()) };
+            let (_, mut differences) = twins.run(&format!("check -f qcow2 {mode} disk"));
+            let [ours, reference] = twins.each().map(|(_, sandbox)| sandbox.reference("check -f qcow2 disk"));
+            differences.extend(oracle::differences("check afterwards", &ours, &reference, &str::to_owned));
+            // The reference takes the mark away although refcounts are missing.
+            let dirty = twins.ours.reference("info --output=json disk").stdout.contains("\"dirty-flag\": true");
+            if dirty == (mode == "-r all") {
+                differences.push(format!("the image is {}marked as dirty", if dirty { "" } else { "not " }));
+            }
+            let content = twins.ours.reference("compare -f raw -F qcow2 before disk");
+            if !content.ok() {
+                differences.push(format!("something else is on the disk: {content}"));
+            }
+            report.note(&format!("{options} {mode}"), differences);
+        }
+    });
+}

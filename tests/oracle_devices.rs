@@ -95,6 +95,7 @@ const CASES: &[&str] = &[
     "-O qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 disk @",
     "-O qcow2 -o data_file=@ disk out",
     "-O qcow2 -o data_file=@,data_file_raw=on disk out",
+    "-O qcow2 -o data_file=@,preallocation=full disk out",
     "-O raw @ @",
     "-O raw @ out",
     "-O qcow2 @ out",

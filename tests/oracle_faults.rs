@@ -206,6 +206,13 @@ const LINES: &[&str] = &[
     "convert -O raw --salvage --image-opts FAULT(q,none,inject-error.0.sector=700) out",
     "compare -f raw -F raw r blkdebug:place:r",
     "compare -f raw -F raw blkdebug:place:r r",
+    // States: nothing fails before the first L2 table has been read, or never.
+    "convert -O raw --image-opts driver=qcow2,file.driver=blkdebug,file.config=states,file.image.filename=q out",
+    "convert -O raw --image-opts STATES(1,l2_load,2,2) out",
+    "convert -O raw --image-opts STATES(0,l2_load,2,2) out",
+    "convert -O raw --image-opts STATES(1,l2_load,2,3) out",
+    "convert -O raw --image-opts STATES(2,l2_load,3,3) out",
+    "convert -O raw --image-opts STATES(1,l2_load,2,1) out",
     // Writing fails. What was there before stays as it was, or has changed in part, and is sound.
     "convert -n -W -m 1 -f raw --target-image-opts r FAULT(t,write_aio,)",
     "convert -n -f raw --target-image-opts r FAULT(t,write_aio,inject-error.0.errno=5)",
@@ -231,7 +238,23 @@ printf '[inject-error "no id"]\nevent = "none"\n' > bad-id
 printf '[inject-error "place"]\nevent = "none"\nsector = "2100"\n' > place
 "#;
 
+/// `STATES(from,event,to,bad)` stands for a qcow2 image that an event brings from one state to another, and whose reading
+/// fails in a third.
+fn states(line: &str) -> Option<String> {
+    let (before, rest) = line.split_once("STATES(")?;
+    let (inner, after) = rest.split_once(')')?;
+    let parts: Vec<_> = inner.split(',').collect();
+    let [from, event, to, bad] = parts[..] else { panic!("four parts: {inner}") };
+    let change =
+        format!("file.set-state.0.state={from},file.set-state.0.event={event},file.set-state.0.new_state={to}");
+    let fault = format!("file.inject-error.0.event=read_aio,file.inject-error.0.state={bad}");
+    Some(format!("{before}driver=qcow2,file.driver=blkdebug,file.image.filename=q,{change},{fault}{after}"))
+}
+
 fn expand(line: &str) -> String {
+    if let Some(line) = states(line) {
+        return line;
+    }
     let Some((before, rest)) = line.split_once("FAULT(") else { return line.to_owned() };
     let (inner, after) = rest.split_once(')').expect("a closing bracket");
     let parts: Vec<_> = inner.splitn(3, ',').collect();

@@ -225,6 +225,43 @@ fn a_full_disk() {
     let filter = "2>&1 | sed 's/at byte [0-9]*/at byte N/'";
     let lines = lines.map(|line| format!("set -o pipefail; qemu-img convert {line} {filter}"));
     for_all("a full disk", &lines, |line, report| compare(&format!("{prepare}{around}"), line, report));
+    let lines = CROWDED.map(|line| line.replace("OUT", "full/out").replace("DATA", "full/data"));
+    for_all("a full disk, create and dd", &lines, |line, report| compare(around, &settled(line), report));
+}
+
+/// For 2 MiB of space, or for files of 100 KiB.
+const CROWDED: [&str; 18] = [
+    "create -f raw OUT 8M",
+    "create -f raw -o preallocation=full OUT 8M",
+    "create -f raw -o preallocation=falloc OUT 8M",
+    "create -f qcow2 OUT 8M",
+    "create -f qcow2 OUT 4T",
+    "create -f qcow2 -o cluster_size=2M OUT 8M",
+    "create -f qcow2 -o preallocation=full OUT 8M",
+    "create -f qcow2 -o preallocation=falloc OUT 8M",
+    "create -f qcow2 -o preallocation=metadata OUT 8M",
+    "create -f qcow2 -o preallocation=metadata,cluster_size=512 OUT 256M",
+    "create -f qcow2 -o data_file=DATA OUT 8M",
+    "create -f qcow2 -o data_file=DATA,preallocation=full OUT 8M",
+    "create -f qcow2 -o data_file=DATA,preallocation=falloc OUT 8M",
+    "dd -f raw if=disk.raw of=OUT bs=64k",
+    "dd -f raw -O qcow2 if=disk.raw of=OUT bs=1M",
+    "dd -f raw -O qcow2 if=odd.raw of=OUT bs=512",
+    "dd -f raw if=odd.raw of=OUT bs=64k count=4",
+    "dd -f raw -O raw if=disk.raw of=OUT bs=3M skip=1",
+];
+
+/// A line of `qemu-img` without what the reference adds when it closes an image that it could not make.
+fn settled(line: &str) -> String {
+    format!("set -o pipefail; qemu-img {line} 2>&1 | sed '/^qemu-img: Failed to flush the /d'")
+}
+
+#[test]
+fn a_limit_on_the_size_of_files() {
+    require_wording();
+    let around = "trap '' XFSZ; ulimit -f 100; @";
+    let lines = CROWDED.map(|line| line.replace("OUT", "out").replace("DATA", "data"));
+    for_all("a limit on files", &lines, |line, report| compare(around, &settled(line), report));
 }
 
 /// The half-made target of a failed conversion does not stay: a new file goes, an old one is left empty.

@@ -68,9 +68,7 @@ pub fn write_image(file: &Arc<dyn Storage>, data: Option<&Arc<dyn Storage>>, ima
         header.l1_offset = refcounts.allocate(geometry.clusters(entries * 8))?.offset.0;
     }
     if let Some(data) = data {
-        extend_data_file(&**data, header.size, preallocation)
-            .context(|| "Failed to resize underlying file")
-            .context(|| "Could not resize image")?;
+        extend_data_file(&**data, header.size, preallocation).context(|| "Could not resize image")?;
     }
     if preallocation != Preallocation::Off {
         let mut preallocator = Preallocator { file, geometry, refcounts: &mut refcounts, mode: preallocation };
@@ -112,8 +110,11 @@ pub fn write_image(file: &Arc<dyn Storage>, data: Option<&Arc<dyn Storage>>, ima
 /// Header, refcount table and the first refcount block, each a cluster, with refcounts for all three.
 fn first_refcounts(file: &Arc<dyn Storage>, geometry: Geometry) -> Result<Refcounts> {
     let cluster = geometry.cluster_size();
-    write_cluster_padded(file, geometry, HostOffset(cluster), &(2 * cluster).to_be_bytes())?;
-    write_cluster_padded(file, geometry, HostOffset(2 * cluster), &[])?;
+    // The header comes last; here it is the first thing for which there is no room.
+    write_cluster_padded(file, geometry, HostOffset(0), &[]).context(|| "Could not write qcow2 header")?;
+    write_cluster_padded(file, geometry, HostOffset(cluster), &(2 * cluster).to_be_bytes())
+        .and_then(|()| write_cluster_padded(file, geometry, HostOffset(2 * cluster), &[]))
+        .context(|| "Could not write refcount table")?;
     let mut refcounts = Refcounts::open(Arc::clone(file), geometry, HostOffset(cluster), 1)?;
     for used in 0..3 {
         refcounts.set(used, 1)?;
@@ -140,7 +141,8 @@ fn set_end(file: &dyn Storage, geometry: Geometry, refcounts: &Refcounts, l1_end
 }
 
 fn extend_data_file(data: &dyn Storage, size: u64, preallocation: Preallocation) -> Result<()> {
-    if size == 0 {
+    // A device that is large enough stays as it is.
+    if size == 0 || (data.limits().fixed_len && size <= data.len()?) {
         return Ok(());
     }
     check_can_preallocate(data, preallocation)?;

@@ -181,3 +181,7 @@ impl Checker<'_> {
 fn with_copied(entry: u64, copied: bool) -> u64 {
     if copied { entry | COPIED } else { entry & !COPIED }
 }
+
+#[cfg(test)]
+#[path = "copied_tests.rs"]
+mod tests;
