@@ -57,6 +57,13 @@ pub enum Kind {
 
 /// How the notice of a fatal corruption begins.
 const MARKING: &str = "qcow2: Marking image as corrupt: ";
+/// How it ends.
+const MARKED: &str = "; further corruption events will be suppressed";
+
+/// The notice of a corruption that is not fatal.
+fn event_notice(text: impl fmt::Display) -> String {
+    format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed")
+}
 
 /// An error with its circumstances. See the module documentation.
 #[derive(Debug)]
@@ -145,8 +152,7 @@ impl Error {
     /// the operation fails with an I/O error, as in the reference.
     pub fn corruption_event(text: impl fmt::Display) -> Self {
         let mut error = Self::os(libc::EIO);
-        let notice = format!("qcow2: Image is corrupt: {text}; further non-fatal corruption events will be suppressed");
-        error.0.notices.push(notice);
+        error.0.notices.push(event_notice(text));
         error
     }
 
@@ -154,8 +160,20 @@ impl Error {
     /// as [`Error::corruption_event`].
     pub fn fatal_corruption(text: impl fmt::Display) -> Self {
         let mut error = Self::os(libc::EIO);
-        error.0.notices.push(format!("{MARKING}{text}; further corruption events will be suppressed"));
+        error.0.notices.push(format!("{MARKING}{text}{MARKED}"));
         error
+    }
+
+    /// What is a [`Error::fatal_corruption`] to a writer is only a [`Error::corruption_event`] to a reader, who marks
+    /// nothing.
+    #[must_use]
+    pub fn for_reader(mut self) -> Self {
+        for notice in &mut self.0.notices {
+            if let Some(text) = notice.strip_prefix(MARKING).and_then(|text| text.strip_suffix(MARKED)) {
+                *notice = event_notice(text);
+            }
+        }
+        self
     }
 
     /// Whether this began as [`Error::fatal_corruption`].

@@ -1,20 +1,48 @@
 //! Snapshots against a model: writes by the reference, snapshots taken, applied and deleted by ours and the reference in
 //! turn, on every kind of image. After each step every snapshot holds what it held when it was taken, the disk holds what
-//! it should, and the reference's check finds neither errors nor leaks.
+//! it should, and the reference's check finds neither errors nor leaks. What `--details` and `--diff` say agrees with the
+//! tables as the test reads them, with the content, and with what deleting gives back.
 
 mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use common::files::hash_file;
 use common::kinds::{self, Kind, LOCKED, Open, SECRET};
 use common::model;
 use common::run::{Outcome, Tool, program_in};
+use common::tables::{Image, State, Taken as Space};
 use common::{Random, Report, Sandbox, for_all};
+use serde_json::Value;
+
+/// What a disk holds.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Content {
+    hash: u64,
+    /// Its beginning, which has all that is written.
+    head: Arc<Vec<u8>>,
+}
+
+/// How much of a disk that is.
+const HEAD: u64 = 12 << 20;
+
+impl Content {
+    fn of(raw: &Path) -> Content {
+        let mut head = Vec::new();
+        File::open(raw).and_then(|file| file.take(HEAD).read_to_end(&mut head)).expect("what the reference wrote");
+        Content { hash: hash_file(raw), head: Arc::new(head) }
+    }
+}
 
 /// What one snapshot must hold.
 struct Taken {
     id: u64,
     name: String,
-    content: u64,
+    content: Content,
     size: u64,
 }
 
@@ -23,7 +51,7 @@ struct Disk<'a> {
     sandbox: Sandbox,
     random: Random,
     snapshots: Vec<Taken>,
-    content: u64,
+    content: Content,
     size: u64,
     log: Vec<String>,
 }
@@ -36,16 +64,17 @@ impl<'a> Disk<'a> {
             sandbox,
             random: Random::new(seed),
             snapshots: Vec::new(),
-            content: 0,
+            content: Content::default(),
             size: 0,
             log: vec![format!("seed {seed}")],
         };
         model.size = model.virtual_size();
         model.content = model.read("").expect("the image is readable to begin with");
-        for id in model.present_ids() {
+        for (id, state) in model.present_ids().into_iter().zip(model.image().snapshots()) {
             let content = model.read(&id.to_string()).expect("its snapshots are readable to begin with");
             let name = format!("old-{id}");
-            model.snapshots.push(Taken { id, name, content, size: model.size });
+            let size = state.size.unwrap_or(model.size);
+            model.snapshots.push(Taken { id, name, content, size });
         }
         model
     }
@@ -62,15 +91,15 @@ impl<'a> Disk<'a> {
         list.lines().skip(2).filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
     }
 
-    /// A hash of what the reference reads: of a snapshot, or of the disk.
-    fn read(&self, snapshot: &str) -> Result<u64, String> {
+    /// What the reference reads: of a snapshot, or of the disk.
+    fn read(&self, snapshot: &str) -> Result<Content, String> {
         let choice = if snapshot.is_empty() { String::new() } else { format!("-l snapshot.id={snapshot}") };
         let _ = std::fs::remove_file(self.sandbox.file("read.raw"));
         let done = self.sandbox.reference(&format!("convert {choice} {} -O raw read.raw", self.kind.operand()));
         if !done.ok() {
             return Err(format!("reading {snapshot:?}: {done}"));
         }
-        Ok(hash_file(&self.sandbox.file("read.raw")))
+        Ok(Content::of(&self.sandbox.file("read.raw")))
     }
 
     fn io(&mut self, commands: &[String]) -> Outcome {
@@ -152,7 +181,7 @@ impl<'a> Disk<'a> {
         let id = self.snapshots.iter().map(|taken| taken.id).max().unwrap_or(0) + 1;
         let name = format!("name-{}", self.random.below(1000));
         let done = self.snapshot(&format!("-c {name}"))?;
-        self.snapshots.extend(done.then_some(Taken { id, name, content: self.content, size: self.size }));
+        self.snapshots.extend(done.then_some(Taken { id, name, content: self.content.clone(), size: self.size }));
         Ok(())
     }
 
@@ -162,7 +191,7 @@ impl<'a> Disk<'a> {
         }
         let at = self.random.below(self.snapshots.len() as u64) as usize;
         if self.snapshot(&format!("-a {}", self.snapshots[at].id))? {
-            (self.content, self.size) = (self.snapshots[at].content, self.snapshots[at].size);
+            (self.content, self.size) = (self.snapshots[at].content.clone(), self.snapshots[at].size);
         }
         Ok(())
     }
@@ -177,12 +206,78 @@ impl<'a> Disk<'a> {
             return Ok(());
         }
         let at = self.snapshots.iter().position(|taken| taken.name == name).expect("it is there");
+        let before = self.image();
         self.snapshot(&format!("-d {name}"))?;
         self.snapshots.remove(at);
+        // The snapshot table may get shorter, too.
+        let after = self.image();
+        let table = before.snapshot_table_clusters() - after.snapshot_table_clusters();
+        let freed = (before.used() - after.used() - table) * before.cluster();
+        let exclusive = before.taken()[at].exclusive;
+        if freed != exclusive {
+            return Err(format!("deleting {name} gave back {freed} bytes, not {exclusive}"));
+        }
         Ok(())
     }
 
-    fn verify(&self) -> Result<(), String> {
+    fn image(&self) -> Image {
+        Image::read(&self.sandbox.file("disk"))
+    }
+
+    /// The output of one of our own options, as JSON.
+    fn ours(&self, options: &str) -> Result<Vec<Value>, String> {
+        let line = format!("snapshot {options} --output=json {}", self.kind.operand());
+        let done = self.sandbox.run(Tool::Ours, &line);
+        let value = serde_json::from_str(&done.stdout).ok().filter(|_| done.ok() && done.stderr.is_empty());
+        value.ok_or_else(|| format!("{line}: {done}"))
+    }
+
+    fn verify_details(&self, image: &Image) -> Result<(), String> {
+        let said = self.ours("-l --details")?;
+        let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or(u64::MAX);
+        let space = |value: &Value| Space {
+            referenced: number(value, "referenced-size"),
+            exclusive: number(value, "exclusive-size"),
+            shared: number(value, "shared-size"),
+            compressed: number(value, "compressed-size"),
+            compressed_clusters: number(value, "compressed-clusters"),
+        };
+        let (said_space, wanted): (Vec<_>, _) = (said.iter().map(space).collect(), image.taken());
+        if said_space != wanted {
+            return Err(format!("--details: {said_space:?}, not {wanted:?}"));
+        }
+        let sizes: Vec<_> = said.iter().map(|value| number(value, "virtual-size")).collect();
+        let wanted: Vec<_> = self.snapshots.iter().map(|taken| taken.size).collect();
+        if sizes != wanted {
+            return Err(format!("--details: sizes {sizes:?}, not {wanted:?}"));
+        }
+        Ok(())
+    }
+
+    /// Compares a snapshot with another one, or with the present state.
+    fn verify_diff(&mut self, image: &Image) -> Result<(), String> {
+        let count = self.snapshots.len() as u64;
+        if count == 0 {
+            return Ok(());
+        }
+        let from = &self.snapshots[self.random.below(count) as usize];
+        let to = self.snapshots.get(self.random.below(count + 1) as usize);
+        let (to_id, to_content, to_size) = match to {
+            Some(to) => (to.id.to_string(), &to.content, to.size),
+            None => (String::new(), &self.content, self.size),
+        };
+        let options = format!("--diff {} {to_id}", from.id);
+        let rows = self.ours(&options)?;
+        let state = |id: &str| image.snapshots().into_iter().find(|state| state.id == id).unwrap_or(image.present());
+        let states = [state(&from.id.to_string()), state(&to_id)];
+        check_diff(&rows, [(&from.content, from.size), (to_content, to_size)], image, &states)
+            .map_err(|text| format!("{options}: {text}"))
+    }
+
+    fn verify(&mut self) -> Result<(), String> {
+        let image = self.image();
+        self.verify_details(&image)?;
+        self.verify_diff(&image)?;
         let check = self.sandbox.reference(&format!("check {}", self.kind.operand()));
         if !check.ok() {
             return Err(format!("check: {check}"));
@@ -205,6 +300,38 @@ impl<'a> Disk<'a> {
         }
         Ok(())
     }
+}
+
+/// Checks ranges against the contents of the two disks and their sizes, and that nothing is in them for which both have the
+/// same entry.
+fn check_diff(rows: &[Value], disks: [(&Content, u64); 2], image: &Image, states: &[State; 2]) -> Result<(), String> {
+    let [(from, from_size), (to, to_size)] = disks;
+    let (common, end) = (from_size.min(to_size), from_size.max(to_size));
+    let clip = |at: u64| at.min(common).min(HEAD) as usize;
+    let same = |range: Range<u64>| {
+        let both = clip(range.start)..clip(range.end);
+        match range.is_empty() || (range.end <= common && from.head[both.clone()] == to.head[both]) {
+            true => Ok(()),
+            false => Err(format!("{range:#x?} differs and is not there")),
+        }
+    };
+    let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or(u64::MAX);
+    let mut at = 0;
+    for row in rows {
+        let range = number(row, "start")..number(row, "start").saturating_add(number(row, "length"));
+        if range.start < at || range.is_empty() || range.end > end {
+            return Err(format!("{row} is out of order"));
+        }
+        same(at..range.start)?;
+        for guest in (range.start..range.end.min(common)).step_by(512) {
+            let [from, to] = states.each_ref().map(|state| image.entry(state, guest));
+            if from == to {
+                return Err(format!("{row}: at {guest:#x} both have {from:#x?}"));
+            }
+        }
+        at = range.end;
+    }
+    same(at..end)
 }
 
 impl model::Model for Disk<'_> {

@@ -23,10 +23,11 @@ pub mod object;
 pub mod optlist;
 pub mod output;
 pub mod progress;
+pub mod rows;
 
 mod program;
 mod snapshot_table;
 mod trace;
 
 pub use program::main;
-pub use snapshot_table::snapshot_table;
+pub use snapshot_table::{details_table, snapshot_table};

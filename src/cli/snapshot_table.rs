@@ -1,6 +1,6 @@
 //! The table of internal snapshots, as `snapshot -l` and `info` print it.
 
-use crate::image::SnapshotInfo;
+use crate::image::{SnapshotDetails, SnapshotInfo};
 use crate::sys::time::local_time;
 use crate::units::human_size;
 
@@ -45,6 +45,36 @@ impl Row<'_> {
         let Row { vm_size, date, vm_clock, icount, .. } = self;
         *out += &format!("{vm_size:>8} {date:>19} {vm_clock:>15} {icount:>10}\n");
     }
+}
+
+/// The table of what each snapshot takes of the file, with an explanation below; nothing at all where there are no
+/// snapshots. `details` has as many elements as `snapshots`.
+pub fn details_table(snapshots: &[SnapshotInfo], details: &[SnapshotDetails]) -> String {
+    if snapshots.is_empty() {
+        return String::new();
+    }
+    let mut out = "Snapshot list:\n".to_owned();
+    let row = |out: &mut String, id: &str, tag: &str, rest: [&str; 6]| {
+        left(out, id, 7);
+        left(out, tag, 16);
+        let [date, size, referenced, exclusive, shared, compressed] = rest;
+        *out += &format!("{date:>19} {size:>12} {referenced:>10} {exclusive:>10} {shared:>10} {compressed:>10}\n");
+    };
+    row(&mut out, "ID", "TAG", ["DATE", "VIRTUAL_SIZE", "REFERENCED", "EXCLUSIVE", "SHARED", "COMPRESSED"]);
+    for (snapshot, details) in snapshots.iter().zip(details) {
+        let compressed = if details.compressed_clusters == 0 { "-".to_owned() } else { human_size(details.compressed) };
+        let rest = [
+            &local_time(snapshot.date_sec).to_string(),
+            &human_size(snapshot.disk_size),
+            &human_size(details.referenced),
+            &human_size(details.exclusive),
+            &human_size(details.shared),
+            &compressed,
+        ];
+        row(&mut out, &snapshot.id, &snapshot.name, rest.map(String::as_str));
+    }
+    out += "EXCLUSIVE is what deleting the snapshot gives back, SHARED what the disk uses now, too.\n";
+    out
 }
 
 /// A column of `width` bytes, filled up on the right, and the space behind it.

@@ -1,11 +1,9 @@
 //! `map`: which parts of the disk are data, which are zeros, and where they lie.
 
-use std::fmt::Write;
-
 use super::Command;
 use crate::cli::args::{Args, object, operands, parsed, value};
 use crate::cli::common::{self, Output};
-use crate::cli::output::print;
+use crate::cli::rows::Rows;
 use crate::error::{Error, Result};
 use crate::image::{Chain, OpenFlags, Status, open_chain};
 use crate::number::size_argument;
@@ -20,9 +18,6 @@ pub static COMMAND: Command = Command {
     define,
     run,
 };
-
-/// How much output is gathered before it is printed.
-const CHUNK: usize = 64 << 10;
 
 fn define(command: clap::Command) -> clap::Command {
     command
@@ -52,19 +47,15 @@ fn run(args: &Args) -> Result<i32> {
     let flags = OpenFlags { share: args.flag("force-share"), ..OpenFlags::READ };
     let output = args.output();
     let chain = open_chain(&spec, flags, &args.context())?;
-    let mut table = Table { output, text: String::new(), first: true };
-    if output == Output::Human {
-        table.text.push_str(&format!("{:<16}{:<16}{:<16}{}\n", "Offset", "Length", "Mapped to", "File"));
-    }
+    let mut rows = Rows::new(output, &format!("{:<16}{:<16}{:<16}{}", "Offset", "Length", "Mapped to", "File"));
     let size = chain.size();
     let end = args.get::<u64>("max-length").map_or(size, |len| start.saturating_add(*len).min(size));
-    let result = show(&chain, start, end, &mut table);
-    print(&table.text)?;
-    result.map(|()| 0)
+    let result = show(&chain, start, end, &mut rows);
+    rows.end(result).map(|()| 0)
 }
 
 /// Prints `start..end`, with neighbours of one kind as one line.
-fn show(chain: &Chain, start: u64, end: u64, table: &mut Table) -> Result<()> {
+fn show(chain: &Chain, start: u64, end: u64, rows: &mut Rows) -> Result<()> {
     let mut line: Option<Status<'_>> = None;
     let mut at = start;
     while at < end {
@@ -73,7 +64,7 @@ fn show(chain: &Chain, start: u64, end: u64, table: &mut Table) -> Result<()> {
         match &mut line {
             Some(line) if line.continues_with(&next) => line.len += next.len,
             Some(done) => {
-                table.line(done)?;
+                add(rows, done)?;
                 *done = next;
             }
             None => line = Some(next),
@@ -81,64 +72,41 @@ fn show(chain: &Chain, start: u64, end: u64, table: &mut Table) -> Result<()> {
     }
     // An empty range gives an empty line, as in the reference.
     let last = line.unwrap_or(Status { start, ..Status::default() });
-    table.line(&last)?;
-    table.end();
-    Ok(())
+    add(rows, &last)
 }
 
-/// Gathers and prints lines.
-struct Table {
-    output: Output,
-    text: String,
-    first: bool,
+/// Adds a line.
+fn add(rows: &mut Rows, status: &Status<'_>) -> Result<()> {
+    match rows.output() {
+        Output::Human => match human(status)? {
+            Some(line) => rows.add(&line),
+            None => Ok(()),
+        },
+        Output::Json => rows.add(&json(status)),
+    }
 }
 
-impl Table {
-    fn line(&mut self, status: &Status<'_>) -> Result<()> {
-        match self.output {
-            Output::Human => self.human(status)?,
-            Output::Json => self.json(status),
-        }
-        if self.text.len() > CHUNK {
-            print(&std::mem::take(&mut self.text))?;
-        }
-        Ok(())
+fn human(status: &Status<'_>) -> Result<Option<String>> {
+    if !status.data {
+        return Ok(None);
     }
+    let Some(place) = status.place else {
+        return Err(Error::unsupported("File contains external, encrypted or compressed clusters."));
+    };
+    let (start, len, host) = (number(status.start), number(status.len), number(place.offset));
+    Ok((!status.zero).then(|| format!("{start:<16}{len:<16}{host:<16}{}", place.file)))
+}
 
-    fn human(&mut self, status: &Status<'_>) -> Result<()> {
-        if !status.data {
-            return Ok(());
-        }
-        let Some(place) = status.place else {
-            return Err(Error::unsupported("File contains external, encrypted or compressed clusters."));
-        };
-        if !status.zero {
-            let number = |number: u64| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
-            let (start, len, host) = (number(status.start), number(status.len), number(place.offset));
-            self.text.push_str(&format!("{start:<16}{len:<16}{host:<16}{}\n", place.file));
-        }
-        Ok(())
-    }
+/// A number as C's `%#x` prints it.
+pub(super) fn number(number: u64) -> String {
+    if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+}
 
-    fn json(&mut self, status: &Status<'_>) {
-        self.text.push_str(if self.first { "[" } else { ",\n" });
-        self.first = false;
-        let Status { start, len, depth, present, zero, data, compressed, place } = status;
-        // Writing to a string cannot fail.
-        let _ = write!(
-            self.text,
-            "{{ \"start\": {start}, \"length\": {len}, \"depth\": {depth}, \"present\": {present}, \"zero\": {zero}, \
-             \"data\": {data}, \"compressed\": {compressed}"
-        );
-        if let Some(place) = place {
-            let _ = write!(self.text, ", \"offset\": {}", place.offset);
-        }
-        self.text.push('}');
-    }
-
-    fn end(&mut self) {
-        if self.output == Output::Json {
-            self.text.push_str("]\n");
-        }
-    }
+fn json(status: &Status<'_>) -> String {
+    let Status { start, len, depth, present, zero, data, compressed, place } = status;
+    let place = place.map(|place| format!(", \"offset\": {}", place.offset)).unwrap_or_default();
+    format!(
+        "{{ \"start\": {start}, \"length\": {len}, \"depth\": {depth}, \"present\": {present}, \"zero\": {zero}, \
+         \"data\": {data}, \"compressed\": {compressed}{place}}}"
+    )
 }

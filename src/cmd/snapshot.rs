@@ -1,12 +1,16 @@
-//! `snapshot`: lists, takes, applies and deletes the snapshots inside an image.
+//! `snapshot`: lists, takes, applies, deletes and compares the snapshots inside an image.
+
+mod diff;
+
+use std::io::{self, IsTerminal};
 
 use super::Command;
 use crate::cli::args::{Args, OWN, flag, object, operands, value};
 use crate::cli::common::{self, Output};
-use crate::cli::output::print;
-use crate::cli::snapshot_table;
+use crate::cli::output::{notice, print};
+use crate::cli::{details_table, snapshot_table};
 use crate::error::{Context, Error, Result};
-use crate::image::{OpenFlags, Snapshots, not_supported, open_chain, snapshot_json};
+use crate::image::{OpenFlags, Snapshots, not_supported, open_chain, snapshot_details_json, snapshot_json};
 use crate::json;
 
 /// The command.
@@ -39,6 +43,21 @@ fn define(command: clap::Command) -> clap::Command {
         .arg(value("create", "SNAPSHOT", "Take a snapshot with this name").short('c').long("create"))
         .arg(value("delete", "SNAPSHOT", "Delete this snapshot").short('d').long("delete"))
         .arg(common::output(COMMAND.name).help_heading(OWN))
+        .arg(
+            flag("details", "With -l: show the space that each snapshot takes, and what deleting it gives back")
+                .long("details")
+                .help_heading(OWN),
+        )
+        .arg(
+            value(
+                "diff",
+                "SNAPSHOT",
+                "List the ranges of the disk that may differ between this snapshot and now, or another snapshot that \
+                 stands in front of FILENAME",
+            )
+            .long("diff")
+            .help_heading(OWN),
+        )
         .arg(operands("FILENAME", "The image"))
 }
 
@@ -49,30 +68,82 @@ enum Operation {
     Apply(String),
     Create(String),
     Delete(String),
+    Diff(String),
+}
+
+impl Operation {
+    /// Whether it changes the image.
+    fn writes(&self) -> bool {
+        !matches!(self, Operation::List | Operation::Diff(_))
+    }
 }
 
 fn run(args: &Args) -> Result<i32> {
     let operation = operation(args)?;
-    let filename = args.one_image()?;
+    let (other, filename) = match (&operation, args.operands().as_slice()) {
+        (Operation::Diff(_), [other, filename]) => (Some(*other), *filename),
+        _ => (None, args.one_image()?),
+    };
     let spec = args.spec(filename)?;
-    let write = operation != Operation::List;
+    let write = operation.writes();
     if write && args.given("output") {
-        return Err(args.usage("--output goes with -l only"));
+        return Err(args.usage("--output goes with -l and --diff only"));
     }
-    let flags = OpenFlags { write, share: args.flag("force-share"), ..OpenFlags::READ };
+    let details = args.flag("details");
+    if details && operation != Operation::List {
+        return Err(args.usage("--details goes with -l only"));
+    }
+    let flags = match &operation {
+        // What is read is the metadata of this image alone: neither a key nor the backing file is needed.
+        Operation::Diff(_) => OpenFlags::INFO,
+        _ if details => OpenFlags::INFO,
+        _ => OpenFlags { write, ..OpenFlags::READ },
+    };
+    let flags = OpenFlags { share: args.flag("force-share"), ..flags };
     if write && flags.share {
         let error = Error::invalid("force-share=on can only be used with read-only images");
         return Err(error.context(format!("Could not open '{filename}'")));
     }
     let chain = open_chain(&spec, flags, &args.context())?;
     let snapshots = chain.top().layer.snapshots();
-    if args.output() == Output::Json {
-        let list = snapshots.map_or_else(|| Ok(Vec::new()), Snapshots::list)?;
-        print(&format!("{}\n", json::pretty(&list.iter().map(snapshot_json).collect())))?;
-        return Ok(0);
+    match (&operation, snapshots) {
+        (Operation::Diff(from), snapshots) => diff::run(snapshots, from, other, args.output())?,
+        (Operation::List, Some(snapshots)) if details => {
+            list_details(snapshots, args.output()).context(|| "Could not tell what the snapshots take")?;
+        }
+        (Operation::List, snapshots) => list(snapshots, args.output(), args.flag("quiet"))?,
+        (operation, snapshots) => perform(operation, snapshots)?,
     }
-    perform(&operation, snapshots)?;
     Ok(0)
+}
+
+/// Prints the list of snapshots. `snapshots` is `None` in formats that have none.
+fn list(snapshots: Option<&dyn Snapshots>, output: Output, quiet: bool) -> Result<()> {
+    let list = snapshots.map_or_else(|| Ok(Vec::new()), Snapshots::list)?;
+    if output == Output::Json {
+        return print(&format!("{}\n", json::pretty(&list.iter().map(snapshot_json).collect())));
+    }
+    print(&snapshot_table(&list))?;
+    // Programs that look at standard error want none of it.
+    if !quiet && io::stderr().is_terminal() && list.iter().any(|snapshot| snapshot.vm_state_size == 0) {
+        notice(
+            "VM_SIZE is saved machine memory only. The content of the disk is in every snapshot; \
+             'snapshot -l --details' shows how much space it takes.",
+        );
+    }
+    Ok(())
+}
+
+/// Prints the list of snapshots with what they take of the file.
+fn list_details(snapshots: &dyn Snapshots, output: Output) -> Result<()> {
+    let (list, details) = (snapshots.list()?, snapshots.details()?);
+    print(&match output {
+        Output::Human => details_table(&list, &details),
+        Output::Json => {
+            let both = list.iter().zip(&details).map(|(snapshot, details)| snapshot_details_json(snapshot, details));
+            format!("{}\n", json::pretty(&both.collect()))
+        }
+    })
 }
 
 fn operation(args: &Args) -> Result<Operation> {
@@ -81,6 +152,7 @@ fn operation(args: &Args) -> Result<Operation> {
         ("apply", Operation::Apply as fn(String) -> Operation),
         ("create", Operation::Create),
         ("delete", Operation::Delete),
+        ("diff", Operation::Diff),
     ] {
         given.extend(args.texts(id).into_iter().map(|name| make(name.to_owned())));
     }
@@ -88,17 +160,15 @@ fn operation(args: &Args) -> Result<Operation> {
     match given.len() {
         0 => Ok(Operation::List),
         1 => Ok(given.swap_remove(0)),
+        _ if args.given("diff") => Err(args.usage("'--diff' can be given once, and not with '-l', '-a', '-c', '-d'")),
         _ => Err(args.usage("Cannot mix '-l', '-a', '-c', '-d'")),
     }
 }
 
-/// Does it. `snapshots` is `None` in formats that have none.
+/// Changes the image. `snapshots` is `None` in formats that have none.
 fn perform(operation: &Operation, snapshots: Option<&dyn Snapshots>) -> Result<()> {
     match operation {
-        Operation::List => match snapshots {
-            Some(snapshots) => print(&snapshot_table(&snapshots.list()?)),
-            None => Ok(()),
-        },
+        Operation::List | Operation::Diff(_) => Ok(()),
         Operation::Create(name) => {
             let result = snapshots.map_or_else(|| Err(not_supported()), |snapshots| snapshots.create(name));
             result.context(|| format!("Could not create snapshot '{name}'"))

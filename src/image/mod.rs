@@ -25,6 +25,7 @@ mod probe;
 mod report;
 mod resize;
 mod runtime;
+mod snapshots;
 mod spec;
 mod status;
 mod stream;
@@ -52,8 +53,9 @@ pub use nodename::NodeNames;
 pub use open::{create_storage, open_backing, open_chain, open_layer, open_storage, plain_name, reopen_for_writing};
 pub use options::as_bool;
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
-pub use report::{NodeReport, snapshot_json};
+pub use report::{NodeReport, snapshot_details_json, snapshot_json};
 pub use resize::{Preallocation, Resize, check_length};
+pub use snapshots::{Difference, Held, SnapshotDetails, Snapshots};
 pub use spec::{ImageSpec, Options};
 pub use status::Status;
 pub use stream::StreamImage;
@@ -204,21 +206,6 @@ pub struct BackingRef {
     pub filename: String,
     /// The format as it is written in the image, if it is.
     pub format: Option<String>,
-}
-
-/// The internal snapshots of a layer.
-pub trait Snapshots {
-    /// All of them, in the order of the table.
-    fn list(&self) -> Result<Vec<SnapshotInfo>>;
-    /// Takes one of the present state. `name` need not be unique.
-    fn create(&self, name: &str) -> Result<()>;
-    /// Makes the state of the snapshot with this ID, or if there is none the first with this name, the present one.
-    fn apply(&self, name_or_id: &str) -> Result<()>;
-    /// Deletes the first snapshot with this name and gives its clusters back.
-    fn delete(&self, name: &str) -> Result<()>;
-    /// Shows the contents of a snapshot instead of the present state until the layer is closed; the layer must have been
-    /// opened read-only.
-    fn view(&self, id: Option<&str>, name: Option<&str>) -> Result<()>;
 }
 
 /// One opened image's own data. All methods may be called from several threads at once.

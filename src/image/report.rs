@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::filename::resolve_backing;
 use super::info::{LayerInfo, SnapshotInfo};
 use super::node::{Child, FileNode, Node, ProtocolNode};
-use super::{BackingRef, Chain};
+use super::{BackingRef, Chain, SnapshotDetails};
 use crate::error::Result;
 use crate::storage::Storage;
 use crate::units::{SECTOR, align_up};
@@ -209,6 +209,22 @@ pub fn snapshot_json(snapshot: &SnapshotInfo) -> Value {
     });
     if let Some(icount) = snapshot.icount {
         value["icount"] = json!(icount);
+    }
+    value
+}
+
+/// A snapshot as JSON, with what it takes of the file.
+pub fn snapshot_details_json(snapshot: &SnapshotInfo, details: &SnapshotDetails) -> Value {
+    let mut value = snapshot_json(snapshot);
+    for (key, number) in [
+        ("virtual-size", snapshot.disk_size),
+        ("referenced-size", details.referenced),
+        ("exclusive-size", details.exclusive),
+        ("shared-size", details.shared),
+        ("compressed-size", details.compressed),
+        ("compressed-clusters", details.compressed_clusters),
+    ] {
+        value[key] = json!(number);
     }
     value
 }

@@ -17,6 +17,7 @@ pub mod looks;
 pub mod model;
 pub mod oracle;
 pub mod run;
+pub mod tables;
 
 use std::sync::OnceLock;
 

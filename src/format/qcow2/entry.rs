@@ -93,6 +93,11 @@ impl L2Entry {
         self.raw & COPIED != 0
     }
 
+    /// Whether both entries say the same about the guest: all but the flag about the refcount.
+    pub fn shows_same(self, other: L2Entry) -> bool {
+        (self.raw ^ other.raw) & !COPIED == 0 && self.bitmap == other.bitmap
+    }
+
     /// Whether this is a compressed cluster.
     pub fn is_compressed(self) -> bool {
         self.raw & COMPRESSED != 0

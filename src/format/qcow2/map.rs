@@ -22,13 +22,13 @@ impl Qcow2 {
         };
         check_l2_offset(geometry, table_offset, l1_index)?;
         let reader = TableReader {
-            qcow2: self,
+            geometry,
             version: meta.header.version,
             table_offset,
             table: meta.l2.get(table_offset)?,
             base: l1_index * geometry.l2_span(),
         };
-        reader.extent(guest, len)
+        reader.extent(guest, len, self.crypt.is_some())
     }
 }
 
@@ -70,7 +70,7 @@ impl Qcow2 {
     }
 
     /// The refcounts as they are on disk.
-    fn read_refcounts(&self) -> Result<Refcounts> {
+    pub(super) fn read_refcounts(&self) -> Result<Refcounts> {
         let (offset, clusters) = {
             let meta = self.meta();
             (meta.header.refcount_table_offset, meta.header.refcount_table_clusters)
@@ -100,26 +100,39 @@ pub(super) fn check_l2_offset(geometry: Geometry, offset: HostOffset, l1_index: 
 
 /// What one unit (a cluster, or a subcluster where there are any) is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
+pub(super) enum Unit {
+    /// Nothing here.
     Unallocated,
+    /// Data at a host offset.
     Data(u64),
+    /// Zeros, with the place that is reserved for them.
     Zero(Option<u64>),
-    Compressed { host: u64, stored: u64 },
+    /// A compressed cluster.
+    Compressed {
+        /// Host offset of the compressed bytes.
+        host: u64,
+        /// How many they are at most.
+        stored: u64,
+    },
 }
 
 /// Looks at the entries of one L2 table.
-struct TableReader<'a> {
-    qcow2: &'a Qcow2,
-    version: u32,
-    table_offset: HostOffset,
-    table: &'a L2Table,
+pub(super) struct TableReader<'a> {
+    /// The layout.
+    pub geometry: Geometry,
+    /// The version of the image.
+    pub version: u32,
+    /// Where the table lies.
+    pub table_offset: HostOffset,
+    /// The table.
+    pub table: &'a L2Table,
     /// Guest offset that the first entry stands for.
-    base: u64,
+    pub base: u64,
 }
 
 impl TableReader<'_> {
-    fn extent(&self, guest: u64, len: u64) -> Result<Extent> {
-        let geometry = self.qcow2.geometry;
+    fn extent(&self, guest: u64, len: u64, encrypted: bool) -> Result<Extent> {
+        let geometry = self.geometry;
         let unit_size = geometry.subcluster_size();
         let first = self.unit(guest)?;
         let end = guest.saturating_add(len).min(self.base + geometry.l2_span());
@@ -135,7 +148,7 @@ impl TableReader<'_> {
         }
         let skipped = guest - unit_start;
         let kind = match first {
-            Unit::Data(host) => ExtentKind::Data { host: host + skipped, encrypted: self.qcow2.crypt.is_some() },
+            Unit::Data(host) => ExtentKind::Data { host: host + skipped, encrypted },
             Unit::Zero(host) => ExtentKind::Zero { host: host.map(|host| host + skipped) },
             _ => ExtentKind::Unallocated,
         };
@@ -154,8 +167,9 @@ impl TableReader<'_> {
         self.unit(guest).is_ok_and(|unit| unit == expected)
     }
 
-    fn unit(&self, guest: u64) -> Result<Unit> {
-        let geometry = self.qcow2.geometry;
+    /// The unit in which `guest` lies.
+    pub fn unit(&self, guest: u64) -> Result<Unit> {
+        let geometry = self.geometry;
         let index = geometry.l2_index(GuestOffset(guest));
         let entry = self.table.get(index);
         let mapping = entry.mapping(geometry).map_err(|error| self.corrupt(&error.to_string(), index))?;
@@ -175,7 +189,7 @@ impl TableReader<'_> {
     }
 
     fn subcluster(&self, entry: L2Entry, mapping: Mapping, guest: u64, index: u64) -> Result<Unit> {
-        let geometry = self.qcow2.geometry;
+        let geometry = self.geometry;
         let number = geometry.in_cluster(guest) / geometry.subcluster_size();
         let bit = 1_u32 << number;
         let place = match mapping {
@@ -194,7 +208,7 @@ impl TableReader<'_> {
 
     /// In an external data file every cluster has the guest's own offset.
     fn check_external(&self, entry: L2Entry, mapping: Mapping, guest: u64, index: u64) -> Result<()> {
-        let expected = self.qcow2.geometry.cluster_start(guest);
+        let expected = self.geometry.cluster_start(guest);
         match mapping {
             Mapping::Compressed(_) => {
                 Err(self.corrupt("Compressed cluster entry found in image with external data file", index))

@@ -32,6 +32,10 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         Purpose::Check => SnapshotTable::default(),
         _ => SnapshotTable::read(&*request.storage, &header)?,
     };
+    for snapshot in &snapshots.entries {
+        let bytes = u64::from(snapshot.l1_size).saturating_mul(8);
+        ImageLimits::check("Bytes of the L1 table of a snapshot", bytes, request.context.policy.limits.l1_bytes)?;
+    }
     if let Some(warning) = bitmap::warning(&header) {
         request.context.warn(&Warning::Plain(warning.to_owned()));
     }

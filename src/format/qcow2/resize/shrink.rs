@@ -6,7 +6,8 @@ use super::*;
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L1Entry, L2Entry};
 use crate::format::qcow2::refcount::MetadataKind;
-use crate::format::qcow2::snapshot::refs::{References, Tables};
+use crate::format::qcow2::snapshot::reach::Tables;
+use crate::format::qcow2::snapshot::refs::References;
 use crate::format::qcow2::txn::Discard;
 use crate::storage::Storage;
 

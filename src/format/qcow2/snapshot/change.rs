@@ -7,7 +7,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::refs::{References, Tables};
+use super::reach::Tables;
+use super::refs::References;
 use super::table::{NAME_MAX, Snapshot, SnapshotTable};
 use crate::error::{Context, Error, Result};
 use crate::format::qcow2::entry::L1Entry;

@@ -6,7 +6,7 @@
 //! cut off.
 
 use super::change::Change;
-use super::refs::Tables;
+use super::reach::Tables;
 use crate::error::Result;
 use crate::format::qcow2::entry::L1Entry;
 use crate::format::qcow2::refcount::{MetadataKind, Run};

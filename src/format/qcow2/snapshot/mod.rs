@@ -4,7 +4,10 @@
 //! to the disk goes elsewhere. Specification: "Snapshots".
 
 mod change;
+mod details;
+mod diff;
 mod empty;
+pub(super) mod reach;
 pub(super) mod refs;
 mod settle;
 mod switch;
@@ -14,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 use super::Qcow2;
 use crate::error::{Error, Result};
-use crate::image::{Layer, SnapshotInfo, Snapshots};
+use crate::image::{Difference, Layer, SnapshotDetails, SnapshotInfo, Snapshots};
 use crate::units::{SECTOR, align_down};
 
 pub use table::{RawEntry, Snapshot, SnapshotTable};
@@ -24,6 +27,19 @@ impl Snapshots for Qcow2 {
         let meta = self.meta();
         let disk_size = meta.header.guest_size();
         Ok(meta.snapshots.entries.iter().map(|snapshot| snapshot.info(disk_size)).collect())
+    }
+
+    fn details(&self) -> Result<Vec<SnapshotDetails>> {
+        self.snapshot_details()
+    }
+
+    fn differences(
+        &self,
+        from: &str,
+        to: Option<&str>,
+        visit: &mut dyn FnMut(&Difference) -> Result<()>,
+    ) -> Result<()> {
+        self.snapshot_differences(from, to, visit)
     }
 
     fn create(&self, name: &str) -> Result<()> {

@@ -1,89 +1,24 @@
-//! What L1 tables reach: counting references up and down, and keeping the flags that say "refcount is exactly one".
+//! Counting references up and down, and keeping the flags that say "refcount is exactly one".
 //!
-//! All L2 tables are walked in the order in which they lie in the file, a piece of at most [`PIECE`] bytes at a time, and
-//! refcounts are changed by runs of clusters; so neither memory nor system calls grow with the number of clusters.
+//! Tables are walked as [`super::reach`] says, and refcounts are changed by runs of clusters; so neither memory nor system
+//! calls grow with the number of clusters.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::reach::{Tables, collect_runs};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
-use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
+use crate::format::qcow2::entry::{L2Entry, Mapping};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
-use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::refcount::MetadataKind;
 use crate::format::qcow2::txn::{Discard, Writer};
 use crate::storage::Storage;
-use crate::units::MIB;
 
-/// How many bytes of neighbouring L2 tables are read at a time (at least one table).
-const PIECE: u64 = MIB;
 /// Runs of clusters that are given up before they are brought to the disk.
 const RUNS_MAX: usize = 256 << 10;
 /// In the first byte of an L1 or L2 entry: the refcount is exactly one.
 const COPIED: u8 = 0x80;
-
-/// L2 tables in the order of their offsets; one that several entries refer to is there several times.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables(Vec<HostOffset>);
-
-impl Tables {
-    /// The tables that an L1 table refers to. Fails where an entry cannot be right.
-    pub fn of(l1: &[L1Entry], geometry: Geometry) -> Result<Self> {
-        let mut tables = Vec::new();
-        for (index, table) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.table()?))) {
-            if geometry.in_cluster(table.0) != 0 {
-                let index = super::super::refcount::hex(index as u64);
-                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index})", table.0);
-                return Err(Error::fatal_corruption(text));
-            }
-            tables.push(table);
-        }
-        tables.sort_unstable();
-        Ok(Tables(tables))
-    }
-
-    /// What `self` has and `other` has not, and the other way round.
-    pub fn differences(&self, other: &Tables) -> (Tables, Tables) {
-        let (mut ours, mut theirs) = (Tables::default(), Tables::default());
-        let (mut left, mut right) = (&self.0[..], &other.0[..]);
-        loop {
-            match (left, right) {
-                ([a, left_rest @ ..], [b, right_rest @ ..]) if a == b => (left, right) = (left_rest, right_rest),
-                ([a, rest @ ..], [b, ..]) if a < b => {
-                    ours.0.push(*a);
-                    left = rest;
-                }
-                (_, [b, rest @ ..]) => {
-                    theirs.0.push(*b);
-                    right = rest;
-                }
-                (rest, []) => {
-                    ours.0.extend_from_slice(rest);
-                    return (ours, theirs);
-                }
-            }
-        }
-    }
-
-    /// Shows every table to `visit`.
-    pub fn each(&self, visit: impl FnMut(HostOffset)) {
-        self.0.iter().copied().for_each(visit);
-    }
-
-    /// Runs of neighbouring tables, as indices.
-    fn pieces(&self, cluster: u64) -> impl Iterator<Item = Range<usize>> {
-        let most = (PIECE / cluster).max(1) as usize;
-        let mut start = 0;
-        std::iter::from_fn(move || {
-            let tables = &self.0[start..];
-            let neighbours = tables.windows(2).take(most - 1).take_while(|pair| pair[0].0 + cluster == pair[1].0);
-            let len = neighbours.count() + 1;
-            let range = start..start + len;
-            start = range.end;
-            (!tables.is_empty()).then_some(range)
-        })
-    }
-}
 
 /// The tables of an image while its references change.
 pub struct References<'a> {
@@ -129,7 +64,7 @@ impl References<'_> {
         });
         if result.is_err() {
             // The first error is the one to report.
-            let _ = self.take_back(&Tables(tables.0[..done].to_vec()));
+            let _ = self.take_back(&tables.first(done));
         }
         result.map_err(explain)
     }
@@ -149,24 +84,18 @@ impl References<'_> {
     /// any more. Space that becomes free goes back to the file system.
     pub fn give_up(&mut self, tables: &Tables) -> Result<()> {
         let geometry = self.geometry;
-        let cluster = geometry.cluster_size();
-        let mut buffer = Vec::new();
         let (mut runs, mut pending) = (Vec::new(), 0);
-        for piece in tables.pieces(cluster) {
-            let tables = &tables.0[piece];
-            buffer.resize(tables.len() * cluster as usize, 0);
-            self.file.read_at(&mut buffer, tables[0].0)?;
-            for (offset, bytes) in tables.iter().zip(buffer.chunks_exact(cluster as usize)) {
-                collect_runs(geometry, *offset, bytes, &mut runs)?;
-                pending += runs.len();
-                let writer = self.meta.writer()?;
-                runs.iter().for_each(|run| writer.free(*run, Discard::Snapshot));
-            }
+        tables.read(&**self.file, geometry, |_, offset, bytes| {
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            pending += runs.len();
+            let writer = self.meta.writer()?;
+            runs.iter().for_each(|run| writer.free(*run, Discard::Snapshot));
             if pending >= RUNS_MAX {
                 self.meta.commit()?;
                 pending = 0;
             }
-        }
+            Ok(())
+        })?;
         self.meta.commit()
     }
 
@@ -265,9 +194,7 @@ impl References<'_> {
         let writer = self.meta.writer()?;
         let mut buffer = Vec::new();
         for piece in tables.pieces(cluster) {
-            let tables = &tables.0[piece];
-            buffer.resize(tables.len() * cluster as usize, 0);
-            self.file.read_at(&mut buffer, tables[0].0)?;
+            let tables = tables.load(piece, &**self.file, cluster, &mut buffer)?;
             let mut changed: Option<Range<usize>> = None;
             for (index, (offset, bytes)) in tables.iter().zip(buffer.chunks_exact_mut(cluster as usize)).enumerate() {
                 if visit(writer, *offset, bytes)? {
@@ -314,31 +241,6 @@ impl Batch {
 /// Refuses tables in the place of other metadata, which would be destroyed by setting flags.
 fn check_place(writer: &Writer, table: HostOffset, geometry: Geometry) -> Result<()> {
     writer.refcounts.check_own(table, geometry.cluster_size(), MetadataKind::ActiveL2)
-}
-
-/// The clusters that a table and its entries use: its own first, then one run for every row of neighbours.
-fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &mut Vec<Run>) -> Result<()> {
-    let bits = geometry.cluster_bits;
-    runs.clear();
-    runs.push(Run { first: table.0 >> bits, clusters: 1 });
-    for (index, entry) in bytes.chunks_exact(geometry.l2_entry_size() as usize).enumerate() {
-        let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
-        let entry = L2Entry { raw, bitmap: 0 };
-        let run = match entry.mapping(geometry) {
-            Ok(Mapping::Unallocated | Mapping::Zero(None)) => continue,
-            Ok(Mapping::Normal(host) | Mapping::Zero(Some(host))) => Run { first: host.0 >> bits, clusters: 1 },
-            Ok(Mapping::Compressed(place)) => Run::of_bytes(geometry, place.offset, place.len),
-            Err(error) => {
-                let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
-                return Err(Error::fatal_corruption(text));
-            }
-        };
-        match runs.last_mut() {
-            Some(last) if last.end() == run.first => last.clusters += run.clusters,
-            _ => runs.push(run),
-        }
-    }
-    Ok(())
 }
 
 /// Makes the flags of one table right; says whether it was changed.

@@ -1,0 +1,62 @@
+//! Results of many rows, printed as they come: lines for people, or a JSON array with one object a line.
+
+use super::common::Output;
+use super::output::print;
+use crate::error::Result;
+
+/// How much output is gathered before it is printed.
+const CHUNK: usize = 64 << 10;
+
+/// Gathers rows and prints them.
+#[derive(Debug)]
+pub struct Rows {
+    output: Output,
+    text: String,
+    empty: bool,
+}
+
+impl Rows {
+    /// No rows yet. `heading` is a line for people.
+    pub fn new(output: Output, heading: &str) -> Self {
+        let text = match output {
+            Output::Human => format!("{heading}\n"),
+            Output::Json => String::new(),
+        };
+        Rows { output, text, empty: true }
+    }
+
+    /// Which form is printed.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Whether no row has been added.
+    pub fn is_empty(&self) -> bool {
+        self.empty
+    }
+
+    /// Adds a row: a line without its end, or a JSON object.
+    pub fn add(&mut self, row: &str) -> Result<()> {
+        if self.output == Output::Json {
+            self.text.push_str(if self.empty { "[" } else { ",\n" });
+        }
+        self.empty = false;
+        self.text.push_str(row);
+        if self.output == Output::Human {
+            self.text.push('\n');
+        }
+        if self.text.len() > CHUNK {
+            print(&std::mem::take(&mut self.text))?;
+        }
+        Ok(())
+    }
+
+    /// Prints what is left, and returns the result of all that gave rows. Where that failed, the array stays open.
+    pub fn end<T>(mut self, result: Result<T>) -> Result<T> {
+        if result.is_ok() && self.output == Output::Json {
+            self.text.push_str(if self.empty { "[]\n" } else { "]\n" });
+        }
+        print(&self.text)?;
+        result
+    }
+}

@@ -1,0 +1,161 @@
+//! What L1 tables reach: the L2 tables below them, and the clusters that these use.
+//!
+//! L2 tables are walked in the order in which they lie in the file, a piece of at most [`PIECE`] bytes at a time.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
+use crate::format::qcow2::geometry::{Geometry, HostOffset};
+use crate::format::qcow2::refcount::Run;
+use crate::storage::Storage;
+use crate::units::MIB;
+
+/// How many bytes of neighbouring L2 tables are read at a time (at least one table).
+const PIECE: u64 = MIB;
+
+/// L2 tables in the order of their offsets; one that several entries refer to is there several times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables(Vec<HostOffset>);
+
+impl Tables {
+    /// The tables that an L1 table refers to. Fails where an entry cannot be right.
+    pub fn of(l1: &[L1Entry], geometry: Geometry) -> Result<Self> {
+        let mut tables = Vec::new();
+        for (index, table) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.table()?))) {
+            if geometry.in_cluster(table.0) != 0 {
+                let index = super::super::refcount::hex(index as u64);
+                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index})", table.0);
+                return Err(Error::fatal_corruption(text));
+            }
+            tables.push(table);
+        }
+        Ok(Tables::at(tables))
+    }
+
+    /// What `self` has and `other` has not, and the other way round.
+    pub fn differences(&self, other: &Tables) -> (Tables, Tables) {
+        let (mut ours, mut theirs) = (Tables::default(), Tables::default());
+        let (mut left, mut right) = (&self.0[..], &other.0[..]);
+        loop {
+            match (left, right) {
+                ([a, left_rest @ ..], [b, right_rest @ ..]) if a == b => (left, right) = (left_rest, right_rest),
+                ([a, rest @ ..], [b, ..]) if a < b => {
+                    ours.0.push(*a);
+                    left = rest;
+                }
+                (_, [b, rest @ ..]) => {
+                    theirs.0.push(*b);
+                    right = rest;
+                }
+                (rest, []) => {
+                    ours.0.extend_from_slice(rest);
+                    return (ours, theirs);
+                }
+            }
+        }
+    }
+
+    /// Shows every table to `visit`.
+    pub fn each(&self, visit: impl FnMut(HostOffset)) {
+        self.0.iter().copied().for_each(visit);
+    }
+
+    /// These tables, each as often as it is there.
+    pub fn at(mut offsets: Vec<HostOffset>) -> Self {
+        offsets.sort_unstable();
+        Tables(offsets)
+    }
+
+    /// The first `count` of them.
+    pub fn first(&self, count: usize) -> Tables {
+        Tables(self.0[..count].to_vec())
+    }
+
+    /// Shows every table to `visit`: which of them it is, where it lies, and its bytes.
+    pub fn read(
+        &self,
+        file: &dyn Storage,
+        geometry: Geometry,
+        mut visit: impl FnMut(usize, HostOffset, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let cluster = geometry.cluster_size();
+        let mut buffer = Vec::new();
+        for piece in self.pieces(cluster) {
+            let start = piece.start;
+            let tables = self.load(piece, file, cluster, &mut buffer)?;
+            for (index, (offset, bytes)) in tables.iter().zip(buffer.chunks_exact(cluster as usize)).enumerate() {
+                visit(start + index, *offset, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the tables of a piece into `buffer`, one behind the other, and tells where they lie.
+    pub fn load(
+        &self,
+        piece: Range<usize>,
+        file: &dyn Storage,
+        cluster: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<&[HostOffset]> {
+        let tables = &self.0[piece];
+        buffer.resize(tables.len() * cluster as usize, 0);
+        file.read_at(buffer, tables[0].0)?;
+        Ok(tables)
+    }
+
+    /// Runs of neighbouring tables, as indices.
+    pub fn pieces(&self, cluster: u64) -> impl Iterator<Item = Range<usize>> {
+        let most = (PIECE / cluster).max(1) as usize;
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let tables = &self.0[start..];
+            let neighbours = tables.windows(2).take(most - 1).take_while(|pair| pair[0].0 + cluster == pair[1].0);
+            let len = neighbours.count() + 1;
+            let range = start..start + len;
+            start = range.end;
+            (!tables.is_empty()).then_some(range)
+        })
+    }
+}
+
+/// The compressed clusters of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compressed {
+    /// How many guest clusters they are.
+    pub clusters: u64,
+    /// The bytes in which they are stored, up to the end of the sector in which each ends.
+    pub bytes: u64,
+}
+
+/// The clusters that a table and its entries use: its own first, then one run for every row of neighbours. Returns what is
+/// compressed among them.
+pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &mut Vec<Run>) -> Result<Compressed> {
+    let bits = geometry.cluster_bits;
+    let mut compressed = Compressed::default();
+    runs.clear();
+    runs.push(Run { first: table.0 >> bits, clusters: 1 });
+    for (index, entry) in bytes.chunks_exact(geometry.l2_entry_size() as usize).enumerate() {
+        let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
+        let entry = L2Entry { raw, bitmap: 0 };
+        let run = match entry.mapping(geometry) {
+            Ok(Mapping::Unallocated | Mapping::Zero(None)) => continue,
+            Ok(Mapping::Normal(host) | Mapping::Zero(Some(host))) => Run { first: host.0 >> bits, clusters: 1 },
+            Ok(Mapping::Compressed(place)) => {
+                compressed.clusters += 1;
+                compressed.bytes += place.len;
+                Run::of_bytes(geometry, place.offset, place.len)
+            }
+            Err(error) => {
+                let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
+                return Err(Error::fatal_corruption(text));
+            }
+        };
+        match runs.last_mut() {
+            Some(last) if last.end() == run.first => last.clusters += run.clusters,
+            _ => runs.push(run),
+        }
+    }
+    Ok(compressed)
+}
