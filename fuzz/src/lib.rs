@@ -13,8 +13,8 @@ use qemu_img::crypto::Secret;
 use qemu_img::crypto::luks::{self, HeaderWindow};
 use qemu_img::error::{Error, Result};
 use qemu_img::image::{
-    BitmapAction, BitmapEdit, Chain, ImageLimits, ImageSpec, NodeReport, OpenContext, OpenFlags, OpenPolicy, Options,
-    Repair, ZeroFlags, jsonname, open_chain, open_storage, probe,
+    BitmapAction, BitmapEdit, Chain, Difference, ImageLimits, ImageSpec, NodeReport, OpenContext, OpenFlags,
+    OpenPolicy, Options, Repair, SnapshotInfo, ZeroFlags, jsonname, open_chain, open_storage, probe,
 };
 use qemu_img::number::{parse_number, parse_size, size_argument};
 use qemu_img::storage::{Limits, MemStorage, RangeKind, Storage, ZeroMode};
@@ -226,6 +226,21 @@ pub fn snapshot(data: &[u8]) {
             }
         }
     });
+    unchanged(data, |storage| {
+        let Ok(chain) = qcow2(storage, OpenFlags::INFO) else { return };
+        let Some(snapshots) = chain.top().layer.snapshots() else { return };
+        if let Ok(details) = snapshots.details() {
+            assert!(details.len() == names.len(), "each snapshot takes something");
+            assert!(
+                details.iter().all(|found| found.referenced >= found.exclusive.max(found.shared)),
+                "a part is too large"
+            );
+            let _ = qemu_img::cli::details_table(&names, &details);
+        }
+        for snapshot in names.iter().take(4) {
+            differences(storage, snapshot);
+        }
+    });
     let mut actions: Vec<(&str, &str)> = vec![("create", "new")];
     for snapshot in names.iter().take(2) {
         actions.extend([("apply", snapshot.id.as_str()), ("delete", snapshot.name.as_str())]);
@@ -239,6 +254,31 @@ pub fn snapshot(data: &[u8]) {
                 _ => snapshots.delete(name),
             };
         });
+    }
+}
+
+/// The ranges in which a snapshot and the present state differ: in order, and elsewhere both hold the same bytes.
+fn differences(storage: &Arc<Bounded>, snapshot: &SnapshotInfo) {
+    let (Ok(now), Ok(then)) = (qcow2(storage, OpenFlags::READ), qcow2(storage, OpenFlags::READ)) else { return };
+    let mut rows = Vec::new();
+    let mut end = 0;
+    let mut visit = |row: &Difference| {
+        assert!(row.start >= end && row.len > 0, "ranges are out of order");
+        end = row.start + row.len;
+        rows.push(row.start..end);
+        if rows.len() < EXTENTS_MAX { Ok(()) } else { Err(Error::os(libc::E2BIG)) }
+    };
+    let Some(snapshots) = now.top().layer.snapshots() else { return };
+    if snapshots.differences(&snapshot.id, None, &mut visit).is_err() {
+        return;
+    }
+    let shown = then.top().layer.snapshots().is_some_and(|snapshots| snapshots.view(Some(&snapshot.id), None).is_ok());
+    let len = now.size().min(snapshot.disk_size).min(1 << 20) as usize;
+    let (mut new, mut old) = (vec![0; len], vec![0; len]);
+    if shown && now.read(0, &mut new).is_ok() && then.read(0, &mut old).is_ok() {
+        let differs = (0..len as u64)
+            .find(|at| new[*at as usize] != old[*at as usize] && !rows.iter().any(|range| range.contains(at)));
+        assert!(differs.is_none(), "{differs:?} differs, but is not in {rows:?}");
     }
 }
 

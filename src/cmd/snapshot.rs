@@ -127,8 +127,7 @@ fn list(snapshots: Option<&dyn Snapshots>, output: Output, quiet: bool) -> Resul
     // Programs that look at standard error want none of it.
     if !quiet && io::stderr().is_terminal() && list.iter().any(|snapshot| snapshot.vm_state_size == 0) {
         notice(
-            "VM_SIZE is saved machine memory only. The content of the disk is in every snapshot; \
-             'snapshot -l --details' shows how much space it takes.",
+            "VM_SIZE is saved machine memory; every snapshot has the whole disk ('snapshot -l --details' shows the space)",
         );
     }
     Ok(())

@@ -50,7 +50,7 @@ impl Qcow2 {
             // Not the table in memory, which may be that of a snapshot on show.
             None => (L1Table::read(&*self.file, meta.header.l1_offset, meta.header.l1_size)?, present),
             Some(name) => {
-                let missing = || Error::not_found("snapshot not found").context(format!("'{name}'"));
+                let missing = || Error::not_found(format!("snapshot not found: '{name}'"));
                 let found = meta.snapshots.find_id_or_name(name).ok_or_else(missing)?;
                 let snapshot = &meta.snapshots.entries[found];
                 let size = align_down(snapshot.disk_size.unwrap_or(present), SECTOR);
