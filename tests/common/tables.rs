@@ -96,12 +96,12 @@ impl Image {
     }
 
     fn refcount(&self, cluster: u64) -> u64 {
-        let per_block = self.cluster() * 8 >> self.refcount_order;
+        let per_block = (self.cluster() * 8) >> self.refcount_order;
         let block = self.number(self.number(48, 8) + cluster / per_block * 8, 8);
         if block == 0 {
             return 0;
         }
-        let (width, bit) = (1 << self.refcount_order, cluster % per_block << self.refcount_order);
+        let (width, bit) = (1 << self.refcount_order, (cluster % per_block) << self.refcount_order);
         match width {
             8.. => self.number(block + bit / 8, width / 8),
             _ => self.number(block + bit / 8, 1) >> (bit % 8) & ((1 << width) - 1),

@@ -10,6 +10,9 @@ use crate::storage::{MemStorage, Storage};
 
 const KIB: u64 = 1024;
 
+/// Options of an image, steps before each of its two snapshots, and what differs.
+type Case = (&'static str, &'static [&'static str], &'static [&'static str], &'static [Row]);
+
 /// A range in KiB and what it holds: `data-zero`.
 type Row = (u64, u64, &'static str);
 
@@ -52,7 +55,7 @@ fn what_is_a_difference() {
     const PLAIN: &str = "cluster_size=64k";
     const BACKED: &str = "cluster_size=64k,backing_file=base,backing_fmt=raw";
     const PARTS: &str = "cluster_size=64k,extended_l2=on";
-    let cases: &[(&str, &[&str], &[&str], &[Row])] = &[
+    let cases: &[Case] = &[
         (PLAIN, &[], &[], &[]),
         (PLAIN, &["write 0 128k"], &[], &[]),
         (
