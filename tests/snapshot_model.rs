@@ -222,8 +222,8 @@ impl<'a> Disk<'a> {
         self.snapshots.remove(at);
         // The snapshot table may get shorter, too.
         let after = self.image();
-        let table = before.snapshot_table_clusters() - after.snapshot_table_clusters();
-        let freed = (before.used() - after.used() - table) * before.cluster();
+        let used = |image: &Image| image.used() - image.bookkeeping();
+        let freed = (used(&before) - used(&after)) * before.cluster();
         let exclusive = before.taken()[at].exclusive;
         if freed != exclusive {
             return Err(format!("deleting {name} gave back {freed} bytes, not {exclusive}"));

@@ -71,9 +71,12 @@ impl Image {
         self.snapshot_table().0
     }
 
-    /// How many clusters the snapshot table has.
-    pub fn snapshot_table_clusters(&self) -> u64 {
-        self.snapshot_table().1.div_ceil(self.cluster())
+    /// How many clusters the snapshot table, the refcount table and the refcount blocks have.
+    pub fn bookkeeping(&self) -> u64 {
+        let (table, clusters) = (self.number(48, 8), self.number(56, 4));
+        let entries = (table..table + clusters * self.cluster()).step_by(8);
+        let blocks = entries.filter(|entry| self.number(*entry, 8) != 0).count() as u64;
+        self.snapshot_table().1.div_ceil(self.cluster()) + clusters + blocks
     }
 
     fn snapshot_table(&self) -> (Vec<State>, u64) {

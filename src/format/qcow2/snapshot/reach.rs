@@ -12,7 +12,7 @@ use crate::storage::Storage;
 use crate::units::MIB;
 
 /// How many bytes of neighbouring L2 tables are read at a time (at least one table).
-const PIECE: u64 = MIB;
+pub const PIECE: u64 = MIB;
 
 /// L2 tables in the order of their offsets; one that several entries refer to is there several times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

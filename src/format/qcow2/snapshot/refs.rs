@@ -6,12 +6,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::reach::{Tables, collect_runs};
+use super::reach::{PIECE, Tables, collect_runs};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L2Entry, Mapping};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
-use crate::format::qcow2::refcount::MetadataKind;
+use crate::format::qcow2::refcount::{MetadataKind, Run};
 use crate::format::qcow2::txn::{Discard, Writer};
 use crate::storage::Storage;
 

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::change::{Change, offset_of};
-use super::refs::Tables;
+use super::reach::Tables;
 use super::table::SnapshotTable;
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
