@@ -41,10 +41,15 @@ fn killed_at_any_moment_an_image_is_what_it_was_or_what_it_was_to_become() {
     report.absorb(collect(&CHANGES, |change, report| {
         let mut random = Random::new(seed.wrapping_mul(1009).wrapping_add(change.line.len() as u64));
         let before = look(images.path(), change).expect("readable");
-        let finished = Sandbox::copy_of(images.path());
-        let start = Instant::now();
-        finished.run(Tool::Ours, change.line).expect_ok(change.line);
-        let time = start.elapsed();
+        // Twice, as the machine may be busy with something else.
+        let mut time = Duration::MAX;
+        let mut finished = Sandbox::new();
+        for _ in 0..2 {
+            finished = Sandbox::copy_of(images.path());
+            let start = Instant::now();
+            finished.run(Tool::Ours, change.line).expect_ok(change.line);
+            time = time.min(start.elapsed());
+        }
         let after = look(finished.path(), change).expect("readable");
         for _ in 0..each {
             let sandbox = Sandbox::copy_of(images.path());
