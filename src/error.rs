@@ -2,12 +2,13 @@
 //!
 //! An [`Error`] is a [`Kind`] (the cause) below a stack of contexts ("Could not open 'a.qcow2'"), printed outermost
 //! first and joined by `": "`, which is the shape clients of the reference match. Hints are further lines printed
-//! after the message.
+//! after the message, as the reference prints them; advice is what only this program says, below everything else.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
+use crate::sys::errno;
 use crate::sys::holders::LockedByte;
 
 /// Result of everything in this crate that can fail.
@@ -74,13 +75,14 @@ struct Inner {
     kind: Kind,
     context: Vec<Cow<'static, str>>,
     hints: Vec<String>,
+    advice: Vec<String>,
     notices: Vec<String>,
 }
 
 impl Error {
     /// Wraps a cause that has no circumstances yet.
     pub fn new(kind: Kind) -> Self {
-        Error(Box::new(Inner { kind, context: Vec::new(), hints: Vec::new(), notices: Vec::new() }))
+        Error(Box::new(Inner { kind, context: Vec::new(), hints: Vec::new(), advice: Vec::new(), notices: Vec::new() }))
     }
 
     /// The image contradicts its specification.
@@ -137,6 +139,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
         self.0.hints.push(text.into());
+        self
+    }
+
+    /// Adds a sentence, if there is one, that says what to do next, which the reference does not have. It is printed below everything else.
+    #[must_use]
+    pub fn advise(mut self, text: impl Into<Option<String>>) -> Self {
+        self.0.advice.extend(text.into());
         self
     }
 
@@ -203,6 +212,11 @@ impl Error {
         &self.0.hints
     }
 
+    /// What [`Error::advise`] added, in that order.
+    pub fn advice(&self) -> &[String] {
+        &self.0.advice
+    }
+
     /// The `errno` this error stands for, as the reference reports the same situation: the system's own for I/O
     /// errors, `EINVAL`, `ENOTSUP`, `ENOENT` and so on for the other kinds.
     pub fn errno(&self) -> i32 {
@@ -252,10 +266,15 @@ impl From<nix::errno::Errno> for Error {
 
 /// The system's text for an I/O error, without the "(os error N)" that the standard library appends.
 pub fn os_text(error: &io::Error) -> String {
+    if let Some(text) = error.raw_os_error().and_then(errno::text) {
+        return text.to_owned();
+    }
     let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
+    match (text.rfind(" (os error "), error.raw_os_error()) {
+        // What musl says of numbers it does not know.
+        (Some(at), Some(errno)) if text[..at] == *"No error information" => format!("Unknown error {errno}"),
+        (Some(at), _) => text[..at].to_owned(),
+        (None, _) => text,
     }
 }
 

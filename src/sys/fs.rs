@@ -2,9 +2,11 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
+use nix::sys::statvfs::statvfs;
 
 use crate::error::{Error, Result};
 
@@ -156,4 +158,10 @@ pub fn is_nocow(fd: BorrowedFd<'_>) -> bool {
     let mut flags: libc::c_long = 0;
     // SAFETY: the descriptor is open and the request writes at most one long.
     unsafe { request::fs_ioc_getflags(fd.as_raw_fd(), &mut flags) }.is_ok() && flags & NOCOW != 0
+}
+
+/// How many bytes this user can still write into the file system that a folder is in.
+pub fn free(folder: &Path) -> Result<u64> {
+    let info = super::retry(|| statvfs(folder))?;
+    Ok(info.blocks_available().saturating_mul(info.fragment_size()))
 }

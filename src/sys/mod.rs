@@ -9,6 +9,7 @@ pub mod advise;
 pub mod copy;
 pub mod descriptor;
 pub mod device;
+pub mod errno;
 pub mod fs;
 pub mod holders;
 pub mod lock;

@@ -131,3 +131,14 @@ fn files_can_be_exempt_from_copy_on_write() {
         assert!(!super::fs::set_nocow(other.as_fd()).unwrap());
     }
 }
+
+/// The words that are written down are those of the library that this test is built with.
+#[cfg(target_env = "gnu")]
+#[test]
+fn error_numbers_have_the_words_of_the_gnu_library() {
+    for errno in 1..140 {
+        let error = std::io::Error::from_raw_os_error(errno);
+        let theirs = error.to_string().replace(&format!(" (os error {errno})"), "");
+        assert_eq!(crate::error::os_text(&error), theirs, "{errno}");
+    }
+}

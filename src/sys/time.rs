@@ -23,7 +23,7 @@ pub fn local_time(seconds: u32) -> LocalTime {
         // SAFETY: takes no arguments and keeps nothing of ours; the program never changes its environment.
         unsafe { tzset() };
     });
-    let time = libc::time_t::from(seconds);
+    let time = seconds.into();
     // SAFETY: every field of `tm` is an integer or a pointer, for which all zeros is a valid value.
     let mut broken: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid for the call; the function keeps neither of them.
