@@ -70,6 +70,18 @@ need_rust() {
     have cargo && rust_is_new_enough || die "needs Rust $(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' Cargo.toml) or later"
 }
 
+# What a statically linked program is built with: Rust's library for musl, and a compiler for musl for the crates that
+# build C code.
+STATIC_TARGET=$(uname -m)-unknown-linux-musl
+need_static() {
+    need_compiler
+    need musl-gcc=musl-tools
+    need_rust
+    [ ! -d "$(rustc --print sysroot)/lib/rustlib/$STATIC_TARGET" ] || return 0
+    have rustup || die "Rust's library for $STATIC_TARGET is missing, and so is rustup, which would install it"
+    rustup target add "$STATIC_TARGET" || die "could not install Rust's library for $STATIC_TARGET"
+}
+
 reference_version() { /usr/bin/qemu-img --version 2>/dev/null | sed -n 's/^qemu-img version \([0-9.]*\).*/\1/p'; }
 reference_is_10() { case "$(reference_version)" in 10.0*) return 0 ;; *) return 1 ;; esac; }
 
