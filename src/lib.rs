@@ -14,6 +14,7 @@ pub mod error;
 pub mod format;
 pub mod image;
 pub mod json;
+pub mod nearest;
 pub mod number;
 pub mod rebase;
 pub mod storage;

@@ -93,7 +93,7 @@ fn the_time_ends_and_the_holder_is_named() {
             let took = start.elapsed();
             let wanted = format!(
                 "qemu-img: Could not open 'disk': Failed to get \"write\" lock\n{QUESTION}disk]?\n\
-                 The image is held by {program} (process {}).\n",
+                 Hint: The image is held by {program} (process {}).\n",
                 held.pid()
             );
             let mut found = Vec::new();
@@ -116,7 +116,7 @@ fn nobody_waits_for_himself() {
     let outcome = sandbox.run(Tool::Ours, "convert --lock-timeout 30 -n -O qcow2 disk disk");
     assert!(start.elapsed() < Duration::from_secs(10), "it has waited");
     assert_eq!(outcome.code, 1);
-    assert!(outcome.stderr.ends_with("The image is held by this command itself.\n"), "{outcome}");
+    assert!(outcome.stderr.ends_with("Hint: The image is held by this command itself.\n"), "{outcome}");
 }
 
 /// Numbers that are none.

@@ -163,6 +163,48 @@ fn a_device_that_cannot_be_written_is_refused() {
     report.finish();
 }
 
+/// Where the source is zero, a device is told so; no zeros are written to it.
+#[test]
+fn no_zeros_are_written_to_a_device_that_has_a_call_for_them() {
+    let sandbox = Sandbox::new();
+    let source = "truncate -s 64M disk; qemu-io -f raw -c 'write -P 1 1M 64k' -c 'write -P 2 20M 1M' disk; \
+                  qemu-img convert -f raw -O qcow2 disk disk.qcow2";
+    sandbox.script(Tool::Reference, source).expect_ok("the source");
+    let device = Loop::of(&sandbox, "back", 80 * MIB, "");
+    let mut report = Report::new("zeros on devices");
+    let lines =
+        ["-f raw disk", "-f qcow2 disk.qcow2", "-n -f raw disk", "-t none -f raw disk", "-W -m 4 -f qcow2 disk.qcow2"];
+    for line in lines {
+        device.soil(80 * MIB);
+        let ours = Tool::Ours.path();
+        let trace = format!(
+            "strace -f -o trace -e trace=pwrite64,pwritev,pwritev2,write {} convert -O raw {line} {}",
+            ours.display(),
+            device.name
+        );
+        sandbox.script(Tool::Reference, &trace).expect_ok(line);
+        let written: u64 = std::fs::read_to_string(sandbox.file("trace"))
+            .expect("what was traced")
+            .lines()
+            .filter(|call| call.contains("pwrite"))
+            .filter_map(|call| call.rsplit("= ").next()?.parse::<u64>().ok())
+            .sum();
+        let mut found = Vec::new();
+        // Creating an image on a device begins with clearing its first sector, as in the reference.
+        let cleared = if line.contains("-n") { 0 } else { 512 };
+        if written != MIB + (64 << 10) + cleared {
+            found.push(format!("{written} bytes were written"));
+        }
+        let content = std::fs::read(&device.name).expect("the device");
+        let disk = std::fs::read(sandbox.file("disk")).expect("the disk");
+        if content[..disk.len()] != disk || content[disk.len()..].iter().any(|byte| *byte != b'x') {
+            found.push("the device does not have what it should".to_owned());
+        }
+        report.note(line, found);
+    }
+    report.finish();
+}
+
 /// Two names of one device are one device: it must not be read and overwritten at the same time. Locks do not see that.
 #[test]
 fn a_device_by_another_name_is_the_same_device() {

@@ -156,6 +156,7 @@ struct ValueError {
     text: String,
     usage: bool,
     hints: Vec<String>,
+    advice: Vec<String>,
 }
 
 impl From<Error> for ValueError {
@@ -164,6 +165,7 @@ impl From<Error> for ValueError {
             text: error.to_string(),
             usage: matches!(error.kind(), Kind::Usage(_)),
             hints: error.hints().to_vec(),
+            advice: error.advice().to_vec(),
         }
     }
 }
@@ -198,15 +200,16 @@ fn parse_in_order(command: &'static Command, args: &[OsString], order: Order) ->
         Err(error) => return Err(Mistake::of(command, error)),
     }
     match scan.error {
-        Some(text) => Err(getopt_mistake(&format!("{} {}", invoked(), command.name), text)),
+        Some(text) => Err(getopt_mistake(&format!("{} {}", invoked(), command.name), text, scan.advice)),
         None => Ok(Parsed::Run(args)),
     }
 }
 
 /// A mistake that `getopt_long` would have found. `program` is the program's name, with the command's where one was
-/// given.
-pub(super) fn getopt_mistake(program: &str, text: String) -> Mistake {
-    Mistake { program: program.to_owned(), error: Error::invalid(text).hint(try_help(program)), code: 1 }
+/// given; `advice` says what to do, if that is known.
+pub(super) fn getopt_mistake(program: &str, text: String, advice: Option<String>) -> Mistake {
+    let error = Error::invalid(text).hint(try_help(program)).advise(advice);
+    Mistake { program: program.to_owned(), error, code: 1 }
 }
 
 /// Where to find help.
@@ -225,7 +228,8 @@ pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
     if let Some(ours) = error.source().and_then(|source| source.downcast_ref::<ValueError>()) {
         let text = ours.text.clone();
         let error = Error::new(if ours.usage { Kind::Usage(text) } else { Kind::Invalid(text) });
-        return ours.hints.iter().fold(error, |error, hint| error.hint(hint.as_str()));
+        let error = ours.hints.iter().fold(error, |error, hint| error.hint(hint.as_str()));
+        return ours.advice.iter().fold(error, |error, advice| error.advise(advice.clone()));
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();

@@ -6,6 +6,7 @@ use super::optlist::{Element, elements, take};
 use crate::error::{Error, Result};
 use crate::format::{CreateOptions, Format, OptionDesc, OptionType, protocol};
 use crate::image::CompressionLevel;
+use crate::nearest::did_you_mean;
 use crate::number::{NumberError, parse_number, parse_size};
 
 /// The value of one `-o`, checked so that several can be joined by commas. For `.value_parser(parsed(...))`.
@@ -58,7 +59,7 @@ pub fn parse_create_options(list: &str, known: &[&[OptionDesc]]) -> Result<Creat
                 COMPRESSION_LEVEL => error.hint(
                     "compression_level is not kept in an image; it goes with 'convert -c', which writes compressed clusters",
                 ),
-                _ => error,
+                name => error.advise(did_you_mean("", name, known.iter().copied().flatten().map(|desc| desc.name))),
             });
         };
         options.set(desc.name, checked(desc, &value)?);

@@ -13,6 +13,7 @@ use clap::builder::ValueRange;
 use clap::{Arg, Command};
 
 use super::args::OWN;
+use crate::nearest::did_you_mean;
 use crate::text;
 
 /// What [`scan`] found.
@@ -24,6 +25,8 @@ pub struct Scan {
     pub operands: Vec<String>,
     /// The mistake that ended the scan, in the reference's words.
     pub error: Option<String>,
+    /// What to do about it, where that is known.
+    pub advice: Option<String>,
 }
 
 /// Where options end and operands begin.
@@ -64,6 +67,7 @@ pub fn scan(command: &Command, args: &[OsString], order: Order) -> Scan {
             }
         };
         if let Err(error) = result {
+            scan.advice = word.strip_prefix(b"--").and_then(|name| mistyped(command, name));
             scan.error = Some(error);
             return scan;
         }
@@ -131,6 +135,18 @@ fn find_long<'a>(command: &'a Command, name: &str, word: &str) -> Result<(&'a Ar
             Err(format!("option '--{word}' is ambiguous; possibilities:{names}"))
         }
     }
+}
+
+/// The question whether somebody who wrote `word`, which is no option, meant one that there is.
+fn mistyped(command: &Command, word: &[u8]) -> Option<String> {
+    let word = text::from_bytes(word.split(|byte| *byte == b'=').next().unwrap_or_default());
+    if find_long(command, &word, &word).is_ok() {
+        return None;
+    }
+    let names = command
+        .get_arguments()
+        .flat_map(|arg| arg.get_long().into_iter().chain(arg.get_visible_aliases().unwrap_or_default()));
+    did_you_mean("--", &word, names)
 }
 
 fn short_options<'a>(

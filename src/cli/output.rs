@@ -23,7 +23,10 @@ pub fn print_bytes(output: &[u8]) -> Result<()> {
     }
 }
 
-/// Prints an error and its hints to stderr, in one piece.
+/// What stands in front of lines that the reference does not have.
+const ADVICE: &str = "Hint: ";
+
+/// Prints an error, its hints and the advice to stderr, in one piece.
 pub fn report(error: &Error) {
     report_as(PROGRAM, error);
 }
@@ -32,7 +35,8 @@ pub fn report(error: &Error) {
 pub(super) fn report_as(program: &str, error: &Error) {
     let notices: String = error.notices().iter().map(|notice| format!("{notice}\n")).collect();
     let hints: String = error.hints().iter().map(|hint| format!("{hint}\n")).collect();
-    print_error(&format!("{notices}{program}: {error}\n{hints}"));
+    let advice: String = error.advice().iter().map(|advice| format!("{ADVICE}{advice}\n")).collect();
+    print_error(&format!("{notices}{program}: {error}\n{hints}{advice}"));
 }
 
 /// Lines for stderr that are many: printed some at a time.

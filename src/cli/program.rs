@@ -13,6 +13,7 @@ use super::trace::{self, Trace};
 use super::{help, output};
 use crate::cmd;
 use crate::error::{Error, Kind, Result};
+use crate::nearest::did_you_mean;
 use crate::sys::signal;
 use crate::text;
 
@@ -51,13 +52,14 @@ fn run(args: &[OsString]) -> Result<i32, Mistake> {
         }
     }
     if let Some(text) = scan.error {
-        return Err(getopt_mistake(invoked(), text));
+        return Err(getopt_mistake(invoked(), text, scan.advice));
     }
     let Some(name) = scan.operands.first() else {
         return Err(usage_mistake("Not enough arguments".to_owned()));
     };
     let Some(command) = cmd::find(name) else {
-        return Err(usage_mistake(format!("Command not found: {name}")));
+        let Mistake { error, .. } = usage_mistake(format!("Command not found: {name}"));
+        return Err(plain(error.advise(did_you_mean("", name, cmd::COMMANDS.iter().map(|command| command.name)))));
     };
     // The words behind the command's name are the last ones, as many as there are operands after the first.
     let rest = &args[args.len() - (scan.operands.len() - 1)..];

@@ -3,6 +3,7 @@
 //! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` finds
 //! out about sources and targets that are streams, `to_stream` writes the latter.
 
+mod full;
 pub(super) mod overlap;
 mod request;
 mod run;

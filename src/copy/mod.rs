@@ -138,6 +138,8 @@ pub enum TargetState {
         /// Length of the backing file in bytes.
         zero_from: u64,
     },
+    /// Anything, but its own tables can be believed where they say that it reads as zeros: nothing is done there for zeros.
+    Mapped,
     /// Anything.
     Unknown,
 }

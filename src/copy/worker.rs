@@ -10,8 +10,8 @@ use super::turn::Turn;
 use super::{Job, OffloadMode, Phase, TargetState, digest, pack};
 use crate::error::{Context, Error, Result};
 use crate::image::{
-    ChainExtent, Compressor, Edit, EditKind, Layer, Layout, Payload, Pending, Piece, Preallocation, Range, Resize,
-    ZeroFlags, write_payload,
+    ChainExtent, Compressor, Edit, EditKind, ExtentKind, Layer, Layout, Payload, Pending, Piece, Preallocation, Range,
+    Resize, ZeroFlags, write_payload,
 };
 use crate::storage::AlignedBuf;
 use crate::sys;
@@ -48,7 +48,7 @@ pub(super) fn run(job: Job<'_>) -> Result<()> {
         blank_from: match job.options.target {
             TargetState::Zero => 0,
             TargetState::Backed { zero_from } => zero_from,
-            TargetState::Unknown => u64::MAX,
+            TargetState::Mapped | TargetState::Unknown => u64::MAX,
         },
         zeros_are_data: job.options.min_sparse == 0,
         salvage: job.options.salvage,
@@ -172,6 +172,23 @@ impl Shared<'_> {
 
     fn blank(&self) -> bool {
         self.job.options.target == TargetState::Zero
+    }
+
+    /// Makes a range of the target read as zeros.
+    fn zero(&self, range: &Range) -> Result<()> {
+        let flags = ZeroFlags { may_unmap: self.job.options.min_sparse > 0 };
+        if self.job.options.target != TargetState::Mapped {
+            return self.layer.zero(range.guest, range.len, flags);
+        }
+        let mut at = range.guest;
+        while at < range.end() {
+            let found = self.layer.map(at, range.end() - at)?;
+            if !matches!(found.kind, ExtentKind::Unallocated | ExtentKind::Zero { host: None }) {
+                self.layer.zero(at, found.len, flags)?;
+            }
+            at += found.len;
+        }
+        Ok(())
     }
 
     /// Whether what the guest does not see is zero, too: the places in a target that has places for everything. New
@@ -423,10 +440,8 @@ fn place<'a>(
         return Ok(None);
     }
     shared.grow(task.end())?;
-    let may_unmap = shared.job.options.min_sparse > 0;
     for range in &layout.zero {
-        let zeroed = shared.layer.zero(range.guest, range.len, ZeroFlags { may_unmap });
-        zeroed.context(|| write_error(task, range.guest))?;
+        shared.zero(range).context(|| write_error(task, range.guest))?;
     }
     // Compressed clusters are what most often cannot be placed: they do not go where something is.
     let compressed = places.iter().find(|place| place.payload != Payload::Plain);
@@ -466,7 +481,7 @@ fn reserve(shared: &Shared<'_>, pieces: &[Piece], layout: &Layout) {
 fn offload(shared: &Shared<'_>, pending: &dyn Pending, piece: &Piece, item: &Item, part: Range) -> Result<()> {
     let source = shared.job.source.part(item.part);
     let ItemKind::Offload(found) = item.kind else { return Ok(()) };
-    let crate::image::ExtentKind::Data { host, .. } = found.extent.kind else { return Ok(()) };
+    let ExtentKind::Data { host, .. } = found.extent.kind else { return Ok(()) };
     let storage = source.chain.nodes()[found.depth].layer.data_storage();
     let inside = part.guest - source.start - found.extent.guest;
     let span = Span { from: host + inside, to: piece.host + (part.guest - piece.guest), len: part.len };

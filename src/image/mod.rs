@@ -4,6 +4,7 @@
 //! such an extent into guest bytes, [`Layer::prepare`] finds places for new bytes. Falling through to backing files,
 //! the zeros behind a short backing file, and read-modify-write at the edges of a range happen once, in [`Chain`].
 
+mod advice;
 mod amend;
 pub mod bitmaps;
 mod chain;

@@ -13,7 +13,7 @@ use super::options::NodeOptions;
 use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
 use super::runtime::{FileOptions, General, check_qcow2};
 use super::spec::Options;
-use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, jsonname};
+use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, advice, jsonname};
 use crate::error::{Context, Error, Result};
 use crate::format::{Format, OpenRequest, raw};
 use crate::storage::{
@@ -69,9 +69,11 @@ pub fn open_backing(
     context: &OpenContext,
 ) -> Result<Chain> {
     let filename = resolve_backing(image, backing)?;
-    let spec = ImageSpec::name(filename, format);
+    let spec = ImageSpec::name(&*filename, format);
     let opener = Opener { context, nesting: 0, again: false };
-    context.patiently(|| opener.chain(Target::from(&spec), flags))
+    context
+        .patiently(|| opener.chain(Target::from(&spec), flags))
+        .map_err(|error| advice::new_backing(error, image, backing, &filename))
 }
 
 /// Opens the top image of `chain`, which is open for reading, for writing. Meanwhile it is closed for a moment; should it
@@ -208,7 +210,16 @@ impl<'a> Opener<'a> {
             };
             // Each level of the chain says that it could not open the one below.
             let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));
-            let (node, backing) = self.image(plan.target, flags).map_err(nest)?;
+            let place = plan.target.filename.clone();
+            let (node, backing) = self
+                .image(plan.target, flags)
+                .map_err(|error| match (nodes.last(), place) {
+                    (Some(above), Some(place)) if !plan.overridden => {
+                        advice::backing(error, &above.filename, &plan.recorded, &place)
+                    }
+                    _ => error,
+                })
+                .map_err(nest)?;
             // The same file in the same format, reached through names inside images alone, leads here again for ever.
             if !plan.overridden
                 && node.layer.backing().is_some()
@@ -459,7 +470,10 @@ impl Opening<'_, '_> {
             data_file: &mut data_file,
             nesting: opener.nesting,
         };
-        let layer = (format.open)(request)?;
+        let layer = match (format.open)(request) {
+            Err(error) if !probed => return Err(advice::format(error, format, &*file.storage(), &filename)),
+            result => result?,
+        };
         self.options = NodeOptions::new(options);
         if format.name == "qcow2" {
             let version_3 = layer.info()?.format_specific.is_some_and(|data| data["compat"] != json!("0.10"));

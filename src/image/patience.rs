@@ -72,7 +72,7 @@ fn name_holders(error: Error) -> Error {
         _ => None,
     };
     match line {
-        Some(line) => error.hint(line),
+        Some(line) => error.advise(line),
         None => error,
     }
 }

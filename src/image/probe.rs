@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, FORMATS, Format, protocol};
+use crate::nearest::did_you_mean;
 
 /// How many bytes from the start of an image decide about its format.
 pub const PROBE_LEN: usize = 512;
@@ -87,7 +88,7 @@ impl Driver {
             _ if FOREIGN_DRIVERS.contains(&name) => {
                 Err(Error::unsupported(format!("The block driver '{name}' is not supported yet")))
             }
-            _ => Err(Error::invalid(format!("Unknown driver '{name}'"))),
+            _ => Err(Error::invalid(format!("Unknown driver '{name}'")).advise(mistyped(name))),
         }
     }
 }
@@ -102,8 +103,13 @@ pub fn creator(name: &str) -> Result<&'static Format> {
         Ok(Driver::Protocol("null-aio")) => Ok(&protocol::NULL_AIO),
         Ok(Driver::Protocol(_)) => Ok(&protocol::BLKDEBUG),
         Err(error) if matches!(error.kind(), Kind::Unsupported(_)) => Err(error),
-        Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'"))),
+        Err(_) => Err(Error::invalid(format!("Unknown file format '{name}'")).advise(mistyped(name))),
     }
+}
+
+/// The question whether a format was meant by a name that is none.
+fn mistyped(name: &str) -> Option<String> {
+    did_you_mean("", name, FORMATS.iter().map(|format| format.name))
 }
 
 /// Whether the reference has a driver of this name, supported here or not.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Sandbox;
 use super::files::{allocated, fingerprint, names};
 use super::kinds::Kind;
-use super::run::{Outcome, Tool};
+use super::run::{Outcome, Tool, without_advice};
 
 /// Two folders with the same content, one for each tool.
 pub struct Twins {
@@ -51,12 +51,13 @@ impl Twins {
 /// What differs between two outcomes, after `normal` made unavoidable differences alike.
 pub fn differences(line: &str, ours: &Outcome, reference: &Outcome, normal: &dyn Fn(&str) -> String) -> Vec<String> {
     let mut found = Vec::new();
-    let (left, right) = (normal(&ours.stdout), normal(&reference.stdout));
+    // Some lines send messages there, too.
+    let (left, right) = (normal(&without_advice(&ours.stdout)), normal(&reference.stdout));
     if left != right {
         found.push(format!("`{line}` stdout:\n{}", side_by_side(&left, &right)));
     }
     let [left, right] =
-        [&without_holders(&ours.stderr), &reference.stderr].map(|stderr| normal(&with_line_ends(stderr.trim_end())));
+        [&without_advice(&ours.stderr), &reference.stderr].map(|stderr| normal(&with_line_ends(stderr.trim_end())));
     if left != right {
         found.push(format!("`{line}` stderr:\n{}", side_by_side(&left, &right)));
     }
@@ -64,19 +65,6 @@ pub fn differences(line: &str, ours: &Outcome, reference: &Outcome, normal: &dyn
         found.push(format!("`{line}` exit code: ours {}, reference {}", ours.code, reference.code));
     }
     found
-}
-
-/// Ours has one more line below the refusal of an image that is in use: who holds it. Without it the messages are the same.
-pub fn without_holders(stderr: &str) -> String {
-    const QUESTION: &str = "Is another process using the image [";
-    let mut lines: Vec<&str> = Vec::new();
-    for line in stderr.split_inclusive('\n') {
-        let added = line.starts_with("The image is held by ") && line.trim_end().ends_with('.');
-        if !(added && lines.last().is_some_and(|last| last.starts_with(QUESTION))) {
-            lines.push(line);
-        }
-    }
-    lines.concat()
 }
 
 /// One warning of the reference's lacks its line end, so that the next message follows on the same line; ours has it.

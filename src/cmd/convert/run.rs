@@ -3,6 +3,8 @@
 //! Everything that can be checked is checked before the target is touched. From its creation to the end a guard removes
 //! the target again (or empties a file that was there before) should anything fail.
 
+use std::sync::Arc;
+
 use super::request::Request;
 use super::stream::Ends;
 use super::target::{NewTarget, Target};
@@ -19,6 +21,10 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, bitmaps, file_identity, open_chain};
 use crate::storage::{CacheMode, InputStream};
+
+/// Zeros between data that are shorter than this are written like data onto a block device, unless `-S` says otherwise, in
+/// bytes.
+const DEVICE_SPARSE: u64 = 16 << 10;
 
 /// Converts.
 pub fn run(request: &Request<'_>, context: &OpenContext) -> Result<()> {
@@ -84,25 +90,45 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &E
     }
     let cache = target_cache(request)?;
     let flags = OpenFlags { cache, ..OpenFlags::WRITE };
-    let target = match new {
+    let wanted = new.as_ref().map(NewTarget::wanted);
+    let open = || match new {
         Some(new) => {
             if let Some(input) = &ends.input {
                 let places = new.places()?;
                 input.check_overlap(places.iter().map(|name| (name.as_str(), file_identity(name))))?;
             }
-            new.create(request, &chains, flags, context)?
+            new.create(request, &chains, flags, context)
         }
-        None => Target::open_existing(request, &chains, flags, context)?,
+        None => Target::open_existing(request, &chains, flags, context),
     };
-    if let Some(input) = &ends.input {
-        let files = target.chain.top().files();
-        input.check_overlap(files.into_iter().map(|(name, identity)| (name, Some(identity))))?;
-    }
-    check_target(request, &target.chain, source_size, backed)?;
+    let fill = |target: Target| {
+        if let Some(input) = &ends.input {
+            let files = target.chain.top().files();
+            input.check_overlap(files.into_iter().map(|(name, identity)| (name, Some(identity))))?;
+        }
+        check_target(request, &target.chain, source_size, backed)?;
+        fill(request, &chains, stream.as_ref(), target, backed, context, watch)
+    };
+    open().and_then(fill).map_err(|error| match &wanted {
+        Some(wanted) => wanted.advise(error, &chains, context),
+        None => error,
+    })
+}
 
-    let source = match &stream {
+/// Copies the sources, `stream` or `chains`, into the target, and what belongs to that. Should it fail, the target is gone
+/// again if this run has created it.
+fn fill(
+    request: &Request<'_>,
+    chains: &[Chain],
+    stream: Option<&InputStream>,
+    target: Target,
+    backed: bool,
+    context: &OpenContext,
+    watch: &Watch,
+) -> Result<Findings> {
+    let source = match stream {
         Some(stream) => Source::from_stream(stream),
-        None => Source::new(&chains, backed),
+        None => Source::new(chains, backed),
     };
     let options = CopyOptions {
         grows: stream.is_some() && target.can_grow(request),
@@ -124,10 +150,11 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &E
     let reader = if request.verify {
         // Opened anew, as what is in memory of the tables could be right where the file is wrong; the lock stays held.
         context.names.forget();
+        let cache = target_cache(request)?;
         let flags = OpenFlags { share: true, cache, created: !request.existing, ..OpenFlags::READ };
         let again =
             open_chain(&spec, flags, context).context(|| format!("'{}' is not what it should be", request.target))?;
-        Some(verify(request, &chains, &again, watch)?)
+        Some(verify(request, chains, &again, watch)?)
     } else {
         None
     };
@@ -226,6 +253,17 @@ fn check_target(request: &Request<'_>, target: &Chain, source_size: u64, backed:
     Ok(())
 }
 
+/// Whether what the target's tables call unallocated or zero reads as zeros, and nobody wants to be told of zeros written
+/// there.
+fn tells_zeros(target: &Chain) -> bool {
+    let layer = &target.top().layer;
+    let records = layer.bitmaps().is_some_and(|all| all.list().iter().any(|bitmap| bitmap.flags.contains(&"auto")));
+    layer.limits().cluster > 1
+        && target.nodes().len() == 1
+        && Arc::ptr_eq(layer.storage(), layer.data_storage())
+        && !records
+}
+
 fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOptions {
     let fresh = !request.existing && request.min_sparse() > 0 && target.top().layer.limits().zero_init;
     let state = if backed {
@@ -235,9 +273,14 @@ fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOpti
         TargetState::Backed { zero_from }
     } else if request.target_is_zero || fresh {
         TargetState::Zero
+    } else if tells_zeros(target) {
+        TargetState::Mapped
     } else {
         TargetState::Unknown
     };
+    // Zeroing a short range of a device costs more than writing it.
+    let device = state == TargetState::Unknown && target.top().layer.data_storage().limits().fixed_len;
+    let default_sparse = if device { DEVICE_SPARSE } else { request.min_sparse() };
     let offload = if request.copy_range {
         OffloadMode::Copy
     } else if request.sparse.is_some() || request.salvage {
@@ -249,7 +292,7 @@ fn copy_options(request: &Request<'_>, target: &Chain, backed: bool) -> CopyOpti
     CopyOptions {
         workers: request.workers(),
         in_order: !request.out_of_order,
-        min_sparse: request.min_sparse(),
+        min_sparse: request.sparse.unwrap_or(default_sparse),
         target: state,
         compress: request.compress,
         salvage: request.salvage,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::full::Wanted;
 use super::overlap;
 use super::request::Request;
 use crate::cli::common::image_spec;
@@ -67,6 +68,11 @@ impl NewTarget {
             options.set("backing_fmt", backing_format);
         }
         Ok(NewTarget { format, filename, options, size })
+    }
+
+    /// What it takes to tell how large it will be.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { format: self.format, filename: self.filename.clone(), options: self.options.clone(), size: self.size }
     }
 
     /// Whether it will lie on a backing file.

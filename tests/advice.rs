@@ -1,0 +1,130 @@
+//! What ours adds below a message: what to do next. The messages themselves are the reference's, which other tests see to.
+
+mod common;
+#[path = "../src/storage/testing.rs"]
+#[allow(dead_code, reason = "loop devices are for the unit tests")]
+mod mounts;
+
+use common::run::{Outcome, Tool, without_advice};
+use common::{Report, Sandbox};
+use mounts::Mount;
+
+/// The lines of advice of a call that fails.
+fn advice(outcome: &Outcome) -> Vec<&str> {
+    outcome.stderr.lines().filter_map(|line| line.strip_prefix("Hint: ")).collect()
+}
+
+const SCENE: &str = "truncate -s 1M raw; qemu-img create -q -f qcow2 image 1M; mkdir dir; \
+                     qemu-img create -q -f qcow2 dir/base 1M; qemu-img create -q -f qcow2 -b base -F qcow2 dir/over; \
+                     mv dir/base elsewhere; printf 'KDMV%01020d' 0 > disk.vmdk";
+
+/// Lines that fail, and what is said about them; `@` is the folder.
+const CASES: &[(&str, &[&str])] = &[
+    // Words that nearly are one.
+    ("covnert raw out", &["Did you mean 'convert'?"]),
+    ("inof image", &["Did you mean 'info'?"]),
+    ("launch image", &[]),
+    ("info --outptu=json image", &["Did you mean '--output'?"]),
+    ("convert --verfy raw out", &["Did you mean '--verify'?"]),
+    ("convert --target-is-zeros raw out", &["Did you mean '--target-is-zero'?"]),
+    ("convert --image-optz raw out", &["Did you mean '--image-opts'?"]),
+    ("convert --nonsense raw out", &[]),
+    ("convert --targe raw out", &[]),
+    ("info -Y image", &[]),
+    ("create -f qcow2 -o clustersize=64k new 1M", &["Did you mean 'cluster_size'?"]),
+    ("create -f qcow2 -o backing_format=raw new 1M", &["Did you mean 'backing_fmt'?"]),
+    ("create -f qcow2 -o lazy_refcount=on new 1M", &["Did you mean 'lazy_refcounts'?"]),
+    ("convert -O qcow2 -o compresion_type=zstd image out", &["Did you mean 'compression_type'?"]),
+    ("amend -o compta=1.1 image", &["Did you mean 'compat'?"]),
+    ("create -f qcow new 1M", &[]),
+    ("create -f qcow3 new 1M", &["Did you mean 'qcow2'?"]),
+    ("info -f qcov2 image", &["Did you mean 'qcow2'?"]),
+    // The wrong format.
+    (
+        "info -f qcow2 raw",
+        &[
+            "'raw' does not begin like an image in qcow2 format, nor in any other. If it is a raw disk, its format is 'raw'.",
+        ],
+    ),
+    (
+        "info -f qcow2 disk.vmdk",
+        &["'disk.vmdk' begins like an image in another format. Images in vmdk format are not supported yet."],
+    ),
+    (
+        "convert -f qcow2 -O raw raw out",
+        &[
+            "'raw' does not begin like an image in qcow2 format, nor in any other. If it is a raw disk, its format is 'raw'.",
+        ],
+    ),
+    ("info -f qcow2 missing", &[]),
+    // A backing file that is not there.
+    (
+        "convert -O raw dir/over out",
+        &[
+            "'dir/over' has the backing file 'base', which was looked for at '@/dir/base'. If it is somewhere else now, 'qemu-img rebase -u -b FILE -F FORMAT' writes its new name into the image.",
+        ],
+    ),
+    (
+        "map dir/over",
+        &[
+            "'dir/over' has the backing file 'base', which was looked for at '@/dir/base'. If it is somewhere else now, 'qemu-img rebase -u -b FILE -F FORMAT' writes its new name into the image.",
+        ],
+    ),
+    (
+        "create -q -f qcow2 -b elsewhere -F qcow2 dir/new",
+        &[
+            "'elsewhere' was looked for at '@/dir/elsewhere': names of backing files are relative to the folder of the image that has them, here 'dir/new'.",
+        ],
+    ),
+    ("convert -O raw missing out", &[]),
+];
+
+#[test]
+fn what_to_do_next_is_said_below_the_message() {
+    let sandbox = Sandbox::new();
+    sandbox.script(Tool::Reference, SCENE).expect_ok("the scene");
+    let folder = sandbox.path().canonicalize().expect("the folder");
+    let mut report = Report::new("advice");
+    for (line, expected) in CASES {
+        let outcome = sandbox.run(Tool::Ours, line);
+        let expected: Vec<_> =
+            expected.iter().map(|text| text.replace('@', folder.to_str().expect("its name"))).collect();
+        let message = without_advice(&outcome.stderr);
+        // Below everything else, and nothing but that.
+        let last = outcome.stderr.starts_with(&message);
+        let good = outcome.code == 1 && last && message.starts_with("qemu-img") && advice(&outcome) == expected;
+        report.note(line, if good { Vec::new() } else { vec![outcome.to_string()] });
+    }
+    report.finish();
+}
+
+#[test]
+fn a_full_disk_is_told_with_what_was_needed() {
+    let sandbox = Sandbox::new();
+    let Some(small) = Mount::tmpfs(8 << 20) else { return };
+    sandbox.script(Tool::Reference, "head -c 16M /dev/urandom > disk; truncate -s 64M disk").expect_ok("the disk");
+    let target = small.path().join("out");
+    let name = target.to_str().expect("its name");
+    let measured = |line: &str| {
+        let text = sandbox.reference(&format!("measure {line} -f raw disk")).expect_ok(line).stdout;
+        let number =
+            |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).expect("a size").trim().to_owned();
+        (number("required size:"), number("fully allocated size:"))
+    };
+    let (required, all) = measured("-O qcow2");
+    let cases = [
+        ("-O qcow2 disk @", required.clone()),
+        ("-c -O qcow2 disk @", required),
+        ("-O qcow2 -o preallocation=full disk @", all),
+        ("-O raw disk @", (16 << 20).to_string()),
+    ];
+    for (line, bytes) in cases {
+        let outcome = sandbox.run(Tool::Ours, &format!("convert -f raw {}", line.replace('@', name)));
+        let said = advice(&outcome);
+        assert!(outcome.code == 1 && outcome.stderr.contains("No space left on device"), "{line}: {outcome}");
+        assert!(said.len() == 1 && said[0].starts_with(&format!("'{name}' needs up to ")), "{line}: {outcome}");
+        assert!(said[0].contains(&format!("({bytes} bytes)")), "{line}: {bytes}: {outcome}");
+        assert!(said[0].ends_with("; there is room for 8 MiB (8388608 bytes)."), "{line}: {outcome}");
+        assert!(!target.exists(), "{line}");
+    }
+}
