@@ -11,9 +11,9 @@ use common::{Report, Sandbox};
 /// What `map --output=json` says of clusters that say of themselves that they are zero.
 const ZERO_CLUSTERS: &str = "\"present\": true, \"zero\": true, \"data\": false";
 
-/// A disk of 64 MiB with data in three places.
-const SOURCE: &str = "truncate -s 64M source; qemu-io -f raw -c 'write -P 1 1M 64k' -c 'write -P 2 20M 1M' \
-                      -c 'write -P 3 63M 300k' source";
+/// A disk of 16 MiB with data in three places.
+const SOURCE: &str = "truncate -s 16M source; qemu-io -f raw -c 'write -P 1 1M 64k' -c 'write -P 2 5M 1M' \
+                      -c 'write -P 3 15M 300k' source";
 
 fn scene() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -29,10 +29,10 @@ fn an_empty_image_stays_empty_where_the_source_is_zero() {
     for (options, convert) in options.into_iter().flat_map(|options| ["", "-c", "-W -m 4"].map(|more| (options, more)))
     {
         let mut found = Vec::new();
-        sandbox.reference(&format!("create -q -f qcow2 {options} target 64M")).expect_ok("target");
+        sandbox.reference(&format!("create -q -f qcow2 {options} target 16M")).expect_ok("target");
         // A disk of nothing but zeros: not a byte changes.
         let before = fs::read(sandbox.file("target")).expect("target");
-        sandbox.script(Tool::Reference, "truncate -s 64M nothing").expect_ok("nothing");
+        sandbox.script(Tool::Reference, "truncate -s 16M nothing").expect_ok("nothing");
         sandbox.run(Tool::Ours, &format!("convert -n {convert} -f raw -O qcow2 nothing target")).expect_ok("convert");
         if fs::read(sandbox.file("target")).expect("target") != before {
             found.push("an image without data is not what it was before".to_owned());
@@ -56,31 +56,31 @@ fn what_a_target_held_is_gone() {
     let sandbox = scene();
     let mut report = Report::new("zeros over old data");
     let targets = [
-        ("raw", "truncate -s 64M target; qemu-io -f raw -c 'write -P 9 0 64M' target"),
-        ("qcow2", "qemu-img create -q -f qcow2 target 64M; qemu-io -c 'write -P 9 0 64M' target"),
+        ("raw", "truncate -s 16M target; qemu-io -f raw -c 'write -P 9 0 16M' target"),
+        ("qcow2", "qemu-img create -q -f qcow2 target 16M; qemu-io -c 'write -P 9 0 16M' target"),
         (
             "qcow2",
-            "qemu-img create -q -f qcow2 target 64M; qemu-io -c 'write -P 9 30M 5000k' -c 'write -z 40M 1M' target",
+            "qemu-img create -q -f qcow2 target 16M; qemu-io -c 'write -P 9 8M 3000k' -c 'write -z 12M 1M' target",
         ),
-        ("qcow2", "qemu-img create -q -f qcow2 -o extended_l2=on target 64M; qemu-io -c 'write -P 9 5M 6k' target"),
-        ("qcow2", "truncate -s 64M z; tr '\\0' a < z > a; qemu-img convert -c -f raw -O qcow2 a target"),
+        ("qcow2", "qemu-img create -q -f qcow2 -o extended_l2=on target 16M; qemu-io -c 'write -P 9 5M 6k' target"),
+        ("qcow2", "truncate -s 16M z; tr '\\0' a < z > a; qemu-img convert -c -f raw -O qcow2 a target"),
         (
             "qcow2",
-            "qemu-img create -q -f qcow2 target 64M; qemu-io -c 'write -P 9 0 30M' target; qemu-img snapshot -c s target; qemu-io -c 'write -P 8 10M 40M' target",
-        ),
-        (
-            "qcow2",
-            "qemu-img create -q -f qcow2 base 64M; qemu-io -c 'write -P 9 0 64M' base; qemu-img create -q -f qcow2 -b base -F qcow2 target",
+            "qemu-img create -q -f qcow2 target 16M; qemu-io -c 'write -P 9 0 8M' target; qemu-img snapshot -c s target; qemu-io -c 'write -P 8 4M 8M' target",
         ),
         (
             "qcow2",
-            "qemu-img create -q -f qcow2 base 8M; qemu-io -c 'write -P 9 0 8M' base; qemu-img create -q -f qcow2 -b base -F qcow2 target 64M; qemu-io -c 'write -P 7 9M 1M' target",
+            "qemu-img create -q -f qcow2 base 16M; qemu-io -c 'write -P 9 0 16M' base; qemu-img create -q -f qcow2 -b base -F qcow2 target",
         ),
         (
             "qcow2",
-            "qemu-img create -q -f qcow2 -o data_file=data,data_file_raw=on target 64M; qemu-io -f raw -c 'write -P 9 0 64M' data",
+            "qemu-img create -q -f qcow2 base 8M; qemu-io -c 'write -P 9 0 8M' base; qemu-img create -q -f qcow2 -b base -F qcow2 target 16M; qemu-io -c 'write -P 7 9M 1M' target",
         ),
-        ("qcow2", "qemu-img create -q -f qcow2 -o preallocation=metadata target 64M"),
+        (
+            "qcow2",
+            "qemu-img create -q -f qcow2 -o data_file=data,data_file_raw=on target 16M; qemu-io -f raw -c 'write -P 9 0 16M' data",
+        ),
+        ("qcow2", "qemu-img create -q -f qcow2 -o preallocation=metadata target 16M"),
     ];
     for (format, make) in targets {
         let mut found = Vec::new();
@@ -102,7 +102,7 @@ fn what_a_target_held_is_gone() {
 #[test]
 fn zeros_in_a_raw_file_are_holes() {
     let sandbox = scene();
-    sandbox.script(Tool::Reference, "head -c 64M /dev/zero | tr '\\0' x > target").expect_ok("target");
+    sandbox.script(Tool::Reference, "head -c 16M /dev/zero | tr '\\0' x > target").expect_ok("target");
     sandbox.run(Tool::Ours, "convert -n -f raw -O raw source target").expect_ok("convert");
     sandbox.reference("compare -f raw -F raw source target").expect_ok("compare");
     let taken = allocated(&sandbox.file("target"));
@@ -114,7 +114,7 @@ fn zeros_in_a_raw_file_are_holes() {
 fn bitmaps_see_zeros() {
     let [ours, reference] = [Tool::Ours, Tool::Reference].map(|tool| {
         let sandbox = scene();
-        let target = "qemu-img create -q -f qcow2 target 64M; qemu-img bitmap --add target b";
+        let target = "qemu-img create -q -f qcow2 target 16M; qemu-img bitmap --add target b";
         sandbox.script(Tool::Reference, target).expect_ok("target");
         sandbox.run(tool, "convert -n -f raw -O qcow2 source target").expect_ok("convert");
         let map = sandbox.reference("map --output=json target").expect_ok("map").stdout;
