@@ -1,5 +1,6 @@
 //! Writing what the upper images of a chain have into the one below them.
 
+use crate::copy::rate::Rate;
 use crate::copy::{self, CopyOptions, Job, Monitor, OffloadMode, Phase, Source, TargetState};
 use crate::error::Result;
 use crate::image::Chain;
@@ -11,7 +12,7 @@ pub struct Commit<'a> {
     /// The image they lie on, open for writing, with what lies below it. At least as large as the top.
     pub base: &'a Chain,
     /// Bytes per second at most.
-    pub rate: Option<u64>,
+    pub rate: Option<Rate>,
     /// How many threads copy.
     pub workers: usize,
     /// Who watches.

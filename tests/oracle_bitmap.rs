@@ -73,6 +73,7 @@ const LINES: &[&str] = &[
     "--add -g 256k huge x",
     "--add -g 128k huge on",
     "--add -g 0 a x",
+    "--remove -g 0 a nothing",
     "--add -g 1 a x",
     "--add -g 256 a x",
     "--add -g 512 a x",

@@ -232,6 +232,7 @@ const LINES: &[&str] = &[
     "commit -b plain top",
     "commit -b plain -d top",
     "commit -b gone top",
+    "commit -b gone --image-opts driver=qcow2,file.filename=top",
     "commit -b top top",
     "commit -b '' top",
     "commit -b file:mid top",

@@ -307,6 +307,11 @@ const SCENES: &[(&str, &str, Target)] = &[
         Raw,
     ),
     ("probing the source", "$Q convert -O raw disk out", Raw),
+    (
+        "a low rate, and a disk of one request",
+        "yes | head -c 500k > small; timeout 5 $Q convert -f raw -O raw -r 10k small out",
+        Raw,
+    ),
     ("the default output format", "$Q convert disk out", Raw),
     ("options after operands", "$Q convert disk -O qcow2 -o cluster_size=4k out", Qcow2),
     ("clustered flags", "$Q convert -cqf qcow2 -Oqcow2 disk out", Qcow2),

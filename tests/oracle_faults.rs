@@ -218,6 +218,8 @@ const LINES: &[&str] = &[
     "convert -n -f raw --target-image-opts r FAULT(t,write_aio,inject-error.0.errno=5)",
     "snapshot -c x --image-opts FAULT(q,none,inject-error.0.iotype=write)",
     "snapshot -c x --image-opts FAULT(q,none,inject-error.0.iotype=read)",
+    "map --image-opts FAULT(q,l2_load,inject-error.0.errno=5)",
+    "resize --image-opts FAULT(q,none,inject-error.0.iotype=write) 12M",
 ];
 
 const SCENE: &str = r#"

@@ -26,6 +26,9 @@ const PLAIN: &[&str] = &[
     "--output=json 'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"disk\"}}'",
     "--output=json 'json:{\"file\":{\"driver\":\"file\",\"filename\":\"disk\"}}'",
     "--image-opts file.filename=disk",
+    "-U --image-opts file.filename=disk,force-share=off",
+    "-U --image-opts file.filename=disk,force-share=on",
+    "--image-opts driver=raw,offset=8E,file.filename=disk",
     "--image-opts --output=json driver=qcow2,file.filename=disk",
 ];
 

@@ -50,7 +50,8 @@ fn run(args: &Args) -> Result<i32> {
     if actions.is_empty() {
         return Err(Error::invalid("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge"));
     }
-    if args.given("granularity") && !args.given("add") {
+    // As for the reference, no granularity is no choice of one.
+    if args.get::<u64>("granularity").is_some_and(|bytes| *bytes > 0) && !args.given("add") {
         return Err(Error::invalid("granularity only supported with --add"));
     }
     if args.given("source-format") && !args.given("source-file") {

@@ -7,6 +7,7 @@ use crate::cli::common;
 use crate::cli::output::print;
 use crate::cli::progress::Ending;
 use crate::commit::Commit;
+use crate::copy::rate::Rate;
 use crate::copy::{Monitor, Phase};
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::{Chain, OpenContext, OpenFlags, Preallocation, open_chain, reopen_for_writing};
@@ -74,9 +75,9 @@ fn commit(
 ) -> Result<()> {
     let base = args.text("base");
     let layers = match base {
-        Some(name) => chain.find_backing(name).ok_or_else(|| {
-            Error::not_found(format!("Did not find '{name}' in the backing chain of '{}'", chain.top().filename))
-        })?,
+        Some(name) => chain
+            .find_backing(name)
+            .ok_or_else(|| Error::not_found(format!("Did not find '{name}' in the backing chain of '{filename}'")))?,
         None if chain.nodes().len() > 1 => 1,
         None => return Err(Error::invalid("Image does not have a backing file")),
     };
@@ -89,7 +90,7 @@ fn commit(
         grown.map_err(|error| job_failed(Error::os(error.errno())))?;
     }
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
-    let rate = args.get::<u64>("rate").copied().filter(|rate| *rate > 0);
+    let rate = args.get::<u64>("rate").copied().filter(|rate| *rate > 0).map(Rate::Before);
     Commit { upper: &upper, base: &below, rate, workers, monitor: watch }.run().map_err(job_failed)?;
     // With another base, the images in between would show what has just been committed below them.
     if base.is_none() && !args.flag("drop") {

@@ -4,7 +4,7 @@ use super::Command;
 use crate::cli::args::{Args, object, operands, parsed, value};
 use crate::cli::common::{self, Output};
 use crate::cli::rows::Rows;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{Chain, OpenFlags, Status, open_chain};
 use crate::number::size_argument;
 
@@ -59,7 +59,7 @@ fn show(chain: &Chain, start: u64, end: u64, rows: &mut Rows) -> Result<()> {
     let mut line: Option<Status<'_>> = None;
     let mut at = start;
     while at < end {
-        let next = chain.status(at, end - at)?;
+        let next = chain.status(at, end - at).context(|| "Could not read file metadata")?;
         at += next.len;
         match &mut line {
             Some(line) if line.continues_with(&next) => line.len += next.len,

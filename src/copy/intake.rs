@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Monitor;
 use super::plan::{Item, ItemKind, Plan, PlanRules, Task, WINDOW};
-use super::rate::RateLimit;
+use super::rate::{Rate, RateLimit};
 use super::source::Source;
 use crate::error::{Context, Error, Kind, Result};
 use crate::image::ChainExtent;
@@ -38,7 +38,7 @@ enum Next<'a> {
 
 impl<'a> Intake<'a> {
     /// All of `source`, at most so many bytes per second.
-    pub fn new(source: &'a Source<'a>, rules: PlanRules, monitor: &'a dyn Monitor, rate: Option<u64>) -> Self {
+    pub fn new(source: &'a Source<'a>, rules: PlanRules, monitor: &'a dyn Monitor, rate: Option<Rate>) -> Self {
         let next = match source.stream() {
             Some(stream) => Next::Stream { stream, index: 0 },
             None => Next::Disk(Plan::new(source, rules)),

@@ -162,7 +162,7 @@ pub struct CopyOptions {
     /// Copying inside the kernel.
     pub offload: OffloadMode,
     /// Bytes per second at most.
-    pub rate: Option<u64>,
+    pub rate: Option<rate::Rate>,
     /// The target is made larger as a stream comes in, and in the end as large as that was.
     pub grows: bool,
 }

@@ -3,29 +3,46 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How many bytes a second may be moved (more than 0), and when they are paid for. Both are the reference's ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// A request waits for those before it, but for a tenth of a second, and not for itself: what fits into one request is
+    /// moved at once. The way of `convert`.
+    After(u64),
+    /// A request waits for itself as well, so that the whole work keeps to the limit. The way of `commit`.
+    Before(u64),
+}
+
+/// What [`Rate::After`] lets through early.
+const LEAD: Duration = Duration::from_millis(100);
+
 /// A limit shared by all workers.
 #[derive(Debug)]
 pub struct RateLimit {
-    bytes_per_second: u64,
-    /// When the next request may start.
-    free_at: Mutex<Option<Instant>>,
+    rate: Rate,
+    /// When all requests so far will have been paid for.
+    paid_at: Mutex<Option<Instant>>,
 }
 
 impl RateLimit {
-    /// A limit of so many bytes per second; more than 0.
-    pub fn new(bytes_per_second: u64) -> Self {
-        RateLimit { bytes_per_second, free_at: Mutex::new(None) }
+    /// A limit at which nothing has been moved yet.
+    pub fn new(rate: Rate) -> Self {
+        RateLimit { rate, paid_at: Mutex::new(None) }
     }
 
-    /// Claims `bytes`, and says how long to wait before using them: until they are paid for, so that also a copy that
-    /// takes only a few requests keeps to the limit.
+    /// Claims `bytes`, and says how long to wait before using them.
     pub fn claim(&self, bytes: u64, now: Instant) -> Duration {
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = free_at.map_or(now, |free_at| free_at.max(now));
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let paid = start + cost;
-        *free_at = Some(paid);
-        paid - now
+        let (Rate::After(per_second) | Rate::Before(per_second)) = self.rate;
+        let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = paid_at.map_or(now, |paid_at| paid_at.max(now));
+        // An amount that cannot be waited for is one that nobody lives to see.
+        let cost = Duration::try_from_secs_f64(bytes as f64 / per_second as f64).unwrap_or(Duration::MAX);
+        let paid = before.checked_add(cost).unwrap_or(before + Duration::from_secs(u64::from(u32::MAX)));
+        *paid_at = Some(paid);
+        match self.rate {
+            Rate::After(_) => (before - now).saturating_sub(LEAD),
+            Rate::Before(_) => paid - now,
+        }
     }
 }
 
@@ -35,10 +52,14 @@ mod tests {
 
     #[test]
     fn requests_queue_up() {
-        let limit = RateLimit::new(1000);
         let now = Instant::now();
-        assert_eq!(limit.claim(500, now), Duration::from_millis(500));
-        assert_eq!(limit.claim(500, now), Duration::from_millis(1000));
-        assert_eq!(limit.claim(1, now + Duration::from_secs(5)), Duration::from_millis(1));
+        let later = now + Duration::from_secs(5);
+        let cases = [(Rate::Before(1000), [500, 1000, 1]), (Rate::After(1000), [0, 400, 0])];
+        for (rate, waits) in cases {
+            let limit = RateLimit::new(rate);
+            let found = [(500, now), (500, now), (1, later)].map(|(bytes, when)| limit.claim(bytes, when).as_millis());
+            assert_eq!(found, waits, "{rate:?}");
+        }
+        assert!(RateLimit::new(Rate::Before(1)).claim(u64::MAX, now) > Duration::from_secs(1 << 31));
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::intake::Intake;
 use super::plan::{Item, ItemKind, PlanRules, Task, WINDOW};
+use super::rate::Rate;
 use super::scan::{SparseRule, is_zero};
 use super::source::Source;
 use super::turn::Turn;
@@ -34,7 +35,7 @@ pub struct StreamJob<'a> {
     /// Write zeros where the source cannot be read.
     pub salvage: bool,
     /// Bytes per second at most.
-    pub rate: Option<u64>,
+    pub rate: Option<Rate>,
     /// Who watches.
     pub monitor: &'a dyn Monitor,
     /// What computes the digest of the source on the way.

@@ -173,7 +173,7 @@ fn a_backed_target_keeps_what_the_source_has_from_its_backing_file() {
 #[test]
 fn a_rate_limit_takes_its_time() {
     let start = Instant::now();
-    let options = CopyOptions { rate: Some(20 * M), ..options(2) };
+    let options = CopyOptions { rate: Some(crate::copy::rate::Rate::Before(20 * M)), ..options(2) };
     copy(FakeLayer::new(&[(6 * M, Part::Data)]), options, 0, &Unwatched).1.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(150), "{:?}", start.elapsed());
 }

@@ -84,6 +84,8 @@ impl Part {
     /// The part that the options ask for in a file of `len` bytes.
     fn new(len: u64, offset: Option<u64>, size: Option<u64>) -> Result<Part> {
         let offset = offset.unwrap_or(0);
+        // Files have whole sectors here.
+        let len = align_up(len, SECTOR).unwrap_or(len);
         if offset > len {
             return Err(Error::invalid(format!(
                 "Offset ({offset}) cannot be greater than size of the containing file ({len})"

@@ -27,6 +27,9 @@ const MAX_NESTING: usize = 32;
 /// Opens the image and everything it lies on. Errors say what could not be opened: "Could not open 'x': ...".
 pub fn open_chain(spec: &ImageSpec, flags: OpenFlags, context: &OpenContext) -> Result<Chain> {
     let text = spec.text();
+    if flags.share && spec.forbids_sharing() {
+        return Err(Error::invalid("--force-share/-U conflicts with image options"));
+    }
     let opener = Opener { context, nesting: 0, again: false };
     context.patiently(|| opener.chain(Target::from(spec), flags)).context(|| format!("Could not open '{text}'"))
 }

@@ -26,6 +26,16 @@ pub enum ImageSpec {
 }
 
 impl ImageSpec {
+    /// Whether a description says anything but `force-share=on` about sharing.
+    pub(super) fn forbids_sharing(&self) -> bool {
+        match self {
+            ImageSpec::Name { .. } => false,
+            ImageSpec::Options { options, .. } => {
+                options.get("force-share").is_some_and(|value| value.as_str() != Some("on"))
+            }
+        }
+    }
+
     /// A file name with an optional format.
     pub fn name(filename: impl Into<String>, format: Option<&str>) -> Self {
         ImageSpec::Name { filename: filename.into(), format: format.map(str::to_owned) }

@@ -4,6 +4,7 @@ use crate::cli::args::Args;
 use crate::cli::create_options::{asks_for_help, take_compression_level};
 use crate::cli::progress::Form;
 use crate::cmd::source_snapshot::SnapshotChoice;
+use crate::copy::rate::Rate;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::image::CompressionLevel;
@@ -68,7 +69,7 @@ pub struct Request<'a> {
     /// `-m`, if it was given.
     pub workers: Option<usize>,
     /// `-r` in bytes per second; `None` without a limit.
-    pub rate: Option<u64>,
+    pub rate: Option<Rate>,
     /// What progress is shown.
     pub progress: Form,
     /// `-q`.
@@ -157,7 +158,7 @@ pub fn parse(args: &Args) -> Result<Parsed<'_>> {
         sparse: args.get::<u64>("sparse-size").copied(),
         // The parser has seen to the range.
         workers: args.get::<u64>("parallel").map(|count| *count as usize),
-        rate: args.get::<u64>("rate").copied().filter(|rate| *rate > 0),
+        rate: args.get::<u64>("rate").copied().filter(|rate| *rate > 0).map(Rate::After),
         progress: args.progress(),
         quiet: args.flag("quiet"),
         verify: args.flag("verify"),

@@ -45,7 +45,7 @@ impl Qcow2 {
             meta.writer()?.header_changed();
             meta.flush()
         });
-        meta.guard(published)?;
+        meta.guard(published).context(|| "Failed to update the image size")?;
         self.size.store(size, Ordering::Release);
         Ok(())
     }
