@@ -117,18 +117,22 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Waits until so many bytes more may be moved, or the work is to end early.
-    pub fn throttle(&self, bytes: u64, stopped: impl Fn() -> bool) -> Result<()> {
+    /// Waits until the bytes of the task may be moved, or the work is to end early. Each of its items is a request.
+    pub fn throttle(&self, task: &Task, stopped: impl Fn() -> bool) -> Result<()> {
         let Some(rate) = &self.rate else { return Ok(()) };
-        let until = Instant::now() + rate.claim(bytes, Instant::now());
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || stopped() {
-                return Ok(());
+        for item in task.moved() {
+            let now = Instant::now();
+            let until = now + rate.claim(item.len, now);
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || stopped() {
+                    break;
+                }
+                check_interrupt(self.monitor)?;
+                std::thread::sleep(left.min(Duration::from_millis(50)));
             }
-            check_interrupt(self.monitor)?;
-            std::thread::sleep(left.min(Duration::from_millis(50)));
         }
+        Ok(())
     }
 }
 

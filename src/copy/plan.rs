@@ -76,10 +76,14 @@ impl Task {
         self.items.last().map_or(0, Item::end)
     }
 
+    /// The items whose bytes have to be moved.
+    pub fn moved(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(|item| matches!(item.kind, ItemKind::Data { .. } | ItemKind::Offload(_)))
+    }
+
     /// Bytes that have to be moved.
     pub fn payload(&self) -> u64 {
-        let moves = |item: &&Item| matches!(item.kind, ItemKind::Data { .. } | ItemKind::Offload(_));
-        self.items.iter().filter(moves).map(|item| item.len).sum()
+        self.moved().map(|item| item.len).sum()
     }
 
     /// Whether bytes have to pass through memory.

@@ -64,7 +64,7 @@ impl Walk<'_, '_> {
         // A window is 2 MiB.
         let mut window = AlignedBuf::new(if self.load { WINDOW as usize } else { 0 });
         while !self.visitor.is_stopped() && self.intake.next(task, &mut window, |_, _| false)? {
-            self.intake.throttle(task.payload(), || self.visitor.is_stopped())?;
+            self.intake.throttle(task, || self.visitor.is_stopped())?;
             let data = task.items.iter().filter(|item| self.load && matches!(item.kind, ItemKind::Data { .. }));
             for item in data {
                 let from = (item.guest - task.start()) as usize;

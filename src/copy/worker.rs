@@ -146,7 +146,7 @@ impl Shared<'_> {
             if !self.intake.next(task, &mut worker.buf, offload)? {
                 break;
             }
-            self.intake.throttle(task.payload(), || self.turn.is_stopped())?;
+            self.intake.throttle(task, || self.turn.is_stopped())?;
             worker.perform(task)?;
             self.job.monitor.advance(self.job.work_in(task));
             self.job.monitor.reached(task.end(), self.job.source.size());

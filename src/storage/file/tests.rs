@@ -208,16 +208,19 @@ fn extents_follow_the_holes() {
 }
 
 #[test]
-fn a_file_cut_off_meanwhile_reads_as_zeros() {
+fn a_file_cut_off_meanwhile_is_an_error_to_read() {
     let dir = dir();
     let path = file(&dir, &[1; 100_000]);
     let reader = FileStorage::open(name(&path), OpenMode::READ, CacheMode::WRITEBACK).unwrap();
     assert_eq!(reader.extent(0, 1000).unwrap(), (RangeKind::Data, 1000));
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
-    // What was known as data may stay data; it must only be readable.
     reader.extent(500, 1000).unwrap();
-    assert_eq!(read(&reader, 0, 20), [[1; 10], [0; 10]].concat());
-    assert_eq!(reader.extent(200_000, 7).unwrap(), (RangeKind::Hole, 7));
+    assert_eq!(read(&reader, 0, 10), [1; 10]);
+    // Zeros there would be taken for the disk's.
+    let error = reader.read_at(&mut [0; 20], 0).unwrap_err();
+    assert_eq!(error.errno(), libc::EIO);
+    assert!(error.to_string().ends_with("f' has become shorter while it was read"), "{error}");
+    assert_eq!(reader.extent(200_000, 7).unwrap_err().errno(), libc::EIO);
 }
 
 #[test]
