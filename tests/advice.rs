@@ -16,7 +16,7 @@ fn advice(outcome: &Outcome) -> Vec<&str> {
 
 const SCENE: &str = "truncate -s 1M raw; qemu-img create -q -f qcow2 image 1M; mkdir dir; \
                      qemu-img create -q -f qcow2 dir/base 1M; qemu-img create -q -f qcow2 -b base -F qcow2 dir/over; \
-                     mv dir/base elsewhere; printf 'KDMV%01020d' 0 > disk.vmdk";
+                     mv dir/base elsewhere; mkfifo fifo; printf 'KDMV%01020d' 0 > disk.vmdk";
 
 /// Lines that fail, and what is said about them; `@` is the folder.
 const CASES: &[(&str, &[&str])] = &[
@@ -35,7 +35,12 @@ const CASES: &[(&str, &[&str])] = &[
     ("create -f qcow2 -o backing_format=raw new 1M", &["Did you mean 'backing_fmt'?"]),
     ("create -f qcow2 -o lazy_refcount=on new 1M", &["Did you mean 'lazy_refcounts'?"]),
     ("convert -O qcow2 -o compresion_type=zstd image out", &["Did you mean 'compression_type'?"]),
+    ("convert -c -O qcow2 -o compressionlevel=3 image out", &["Did you mean 'compression_level'?"]),
+    ("convert -O raw -o compressionlevel=3 image out", &[]),
     ("amend -o compta=1.1 image", &["Did you mean 'compat'?"]),
+    ("info --image-opts drvier=qcow2,file.filename=image", &["Did you mean 'driver'?"]),
+    ("info --image-opts driver=qcow2,lazy-refcount=on,file.filename=image", &["Did you mean 'lazy-refcounts'?"]),
+    ("info --image-opts driver=qcow2,nonsense=on,file.filename=image", &[]),
     ("create -f qcow new 1M", &[]),
     ("create -f qcow3 new 1M", &["Did you mean 'qcow2'?"]),
     ("info -f qcov2 image", &["Did you mean 'qcow2'?"]),
@@ -76,7 +81,16 @@ const CASES: &[(&str, &[&str])] = &[
             "'elsewhere' was looked for at '@/dir/elsewhere': names of backing files are relative to the folder of the image that has them, here 'dir/new'.",
         ],
     ),
+    (
+        "info --backing-chain dir/over",
+        &[
+            "'dir/over' has the backing file 'base', which was looked for at '@/dir/base'. If it is somewhere else now, 'qemu-img rebase -u -b FILE -F FORMAT' writes its new name into the image.",
+        ],
+    ),
+    ("create -q -f qcow2 -b nowhere -F qcow2 new", &["'nowhere' was looked for at '@/nowhere'."]),
+    ("create -q -f qcow2 -b /nowhere/base -F qcow2 new", &[]),
     ("convert -O raw missing out", &[]),
+    ("convert -f raw -O raw raw fifo", &["Nobody reads 'fifo'; start the reader before the writer."]),
 ];
 
 #[test]
@@ -126,5 +140,49 @@ fn a_full_disk_is_told_with_what_was_needed() {
         assert!(said[0].contains(&format!("({bytes} bytes)")), "{line}: {bytes}: {outcome}");
         assert!(said[0].ends_with("; there is room for 8 MiB (8388608 bytes)."), "{line}: {outcome}");
         assert!(!target.exists(), "{line}");
+    }
+}
+
+/// Bytes that are free there.
+fn free(small: &Mount) -> u64 {
+    let info = nix::sys::statvfs::statvfs(small.path()).expect("its state");
+    info.blocks_available() * info.fragment_size()
+}
+
+#[test]
+fn commands_besides_convert_tell_what_a_full_disk_lacks() {
+    let sandbox = Sandbox::new();
+    let Some(small) = Mount::tmpfs(8 << 20) else { return };
+    sandbox.script(Tool::Reference, "head -c 16M /dev/urandom > disk").expect_ok("the disk");
+    let target = small.path().join("out");
+    let name = target.to_str().expect("its name");
+    let fully_allocated = "16.3 MiB (17104896 bytes)"; // what the reference's `measure` says
+    let cases = [
+        ("create -q -f raw -o preallocation=falloc @ 16M", "16 MiB (16777216 bytes)"),
+        ("create -q -f raw -o preallocation=full @ 16M", "16 MiB (16777216 bytes)"),
+        ("create -q -f qcow2 -o preallocation=full @ 16M", fully_allocated),
+        ("dd -f raw -O raw if=disk of=@", "16 MiB (16777216 bytes)"),
+        ("dd -f raw -O qcow2 if=disk of=@", fully_allocated),
+    ];
+    for (line, needed) in cases {
+        let outcome = sandbox.run(Tool::Ours, &line.replace('@', name));
+        let said = format!("'{name}' needs up to {needed}; there is room for 8 MiB (8388608 bytes).");
+        assert_eq!((outcome.code, advice(&outcome)), (1, vec![said.as_str()]), "{line}: {outcome}");
+        assert!(!target.exists(), "{line}");
+    }
+    for format in ["raw", "qcow2"] {
+        for mode in ["falloc", "full"] {
+            sandbox.reference(&format!("create -q -f {format} {name} 1M")).expect_ok("the image");
+            let (before, free) = (std::fs::read(&target).expect("the image"), free(&small));
+            let outcome = sandbox.run(Tool::Ours, &format!("resize -f {format} --preallocation={mode} {name} 17M"));
+            let said = advice(&outcome);
+            let growth = format!("What is new of '{name}' takes 16 MiB (16777216 bytes); there is room for ");
+            assert!(outcome.code == 1 && said.len() == 1 && said[0].starts_with(&growth), "{format} {mode}: {outcome}");
+            assert!(said[0].contains(&format!("({free} bytes)")), "{format} {mode}: {free}: {outcome}");
+            // The disk is as full as it was, and the image is what it was.
+            assert_eq!(free(&small), free, "{format} {mode}");
+            assert_eq!(std::fs::read(&target).expect("the image").len(), before.len(), "{format} {mode}");
+            std::fs::remove_file(&target).expect("the image");
+        }
     }
 }

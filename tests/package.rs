@@ -4,9 +4,13 @@
 //! Needs root and overlay file systems. Where there are none these tests fail, and `scripts/test` reports them as not run.
 
 mod common;
+#[path = "../scripts/licences.rs"]
+#[allow(dead_code, reason = "its main is the script's")]
+mod licences;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::Sandbox;
 use common::run::{Tool, program_in};
@@ -44,4 +48,55 @@ fn the_metadata_names_what_there_is() {
     for name in names.into_iter().filter(|name| !name.starts_with("target/")) {
         assert!(sources.join(name).exists(), "{name}");
     }
+}
+
+/// The licence of everything that is linked in goes along, and of nothing else.
+#[test]
+fn every_crate_has_its_licence() {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let arguments = ["metadata", "--format-version=1", "--locked", "--offline", "--filter-platform", &target];
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let output =
+        Command::new(env!("CARGO")).args(arguments).args(["--manifest-path", manifest]).output().expect("cargo");
+    let metadata = serde_json::from_slice(&output.stdout).expect("its metadata");
+    let packages = licences::linked(&metadata);
+    let names: Vec<_> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    for name in ["blake3", "libdeflate-sys", "qcow2-rs", "zlib-rs", "zstd-sys"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    // The program itself, what only tests and building need, procedural macros.
+    for name in ["qemu-img-rs", "clap_mangen", "cc", "thiserror-impl"] {
+        assert!(!names.contains(&name), "{name}");
+    }
+    let mut notices = licences::Notices::default();
+    packages.iter().for_each(|package| notices.add_crate(package).expect("a licence"));
+    let text = notices.text();
+    assert!(names.iter().all(|name| text.contains(&format!("\n{name} "))), "{text}");
+    for words in ["Meta Platforms", "Eric Biggers", "Trifecta Tech"] {
+        assert!(text.contains(words), "{words}");
+    }
+    assert!(!text.contains("GNU GENERAL PUBLIC LICENSE"));
+}
+
+#[test]
+fn texts_are_printed_once_and_missing_ones_are_errors() {
+    let sandbox = Sandbox::new();
+    let file = |name: &str, text: &str| -> PathBuf {
+        fs::write(sandbox.file(name), text).expect("a file");
+        sandbox.file(name)
+    };
+    let (one, same, other) =
+        (file("one", "Do as\nyou like.\n"), file("same", "Do as you like."), file("other", "Do not."));
+    let mut notices = licences::Notices::default();
+    notices.add("a", "X", &[one]).expect("a");
+    notices.add("b", "X", &[same, other]).expect("b");
+    let text = notices.text();
+    assert_eq!(
+        (text.matches("you like").count(), text.matches("a, b\n").count(), text.matches("Do not.").count()),
+        (1, 1, 1)
+    );
+    assert!(notices.add("c", "X", &[sandbox.file("missing")]).is_err());
+    fs::create_dir(sandbox.file("bare")).expect("a folder");
+    let package = serde_json::json!({"name": "bare", "version": "1", "manifest_path": sandbox.file("bare/Cargo.toml")});
+    assert!(notices.add_crate(&package).unwrap_err().to_string().contains("comes without its licence"));
 }

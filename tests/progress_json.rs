@@ -75,6 +75,7 @@ const CASES: &[Case] = &[
     ),
     case("convert @ -O raw over out", &["scan", "copy", "flush", "done"], 3 * MIB, Some(3 * MIB)),
     case("compare @ over flat", &["compare", "done"], 8 * MIB, Some(8 * MIB)),
+    case("digest @ over", &["digest", "done"], 8 * MIB, Some(8 * MIB)),
     case("commit @ over", &["scan", "copy", "flush", "empty", "done"], MIB, Some(MIB)),
     case("rebase @ -b '' over", &["scan", "copy", "header", "done"], 2 * MIB, Some(2 * MIB)),
     case("amend @ -o lazy_refcounts=on base", &["header", "done"], 0, None),

@@ -303,6 +303,7 @@ fn what_streams_cannot_do_is_said() {
     let further = [
         (": | qemu-img convert -f raw -O raw - out", "there is nothing to read"),
         ("cp disk ./-; cat disk | qemu-img convert -f raw -O raw - out; c=$?; rm ./-; exit $c", "Say '/dev/stdin'"),
+        ("qemu-img convert --progress-fd 1 -f raw -O raw disk -", "Progress cannot go where the image goes"),
         ("qemu-img convert -f raw -O raw disk - >>disk", "'disk' is standard output as well"),
         (
             "qemu-img convert -f raw -O raw - disk <disk; c=$?; test -s disk; exit $c",

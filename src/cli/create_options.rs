@@ -59,12 +59,19 @@ pub fn parse_create_options(list: &str, known: &[&[OptionDesc]]) -> Result<Creat
                 COMPRESSION_LEVEL => error.hint(
                     "compression_level is not kept in an image; it goes with 'convert -c', which writes compressed clusters",
                 ),
-                name => error.advise(did_you_mean("", name, known.iter().copied().flatten().map(|desc| desc.name))),
+                name => error.advise(did_you_mean("", name, words(known))),
             });
         };
         options.set(desc.name, checked(desc, &value)?);
     }
     Ok(options)
+}
+
+/// What could have been meant where an option is not known.
+fn words<'a>(known: &'a [&'a [OptionDesc]]) -> impl Iterator<Item = &'a str> {
+    let names = || known.iter().copied().flatten().map(|desc| desc.name);
+    let compresses = names().any(|name| name == "compression_type");
+    names().chain(compresses.then_some(COMPRESSION_LEVEL))
 }
 
 /// The value in its plain form, if it is of the option's type.

@@ -94,7 +94,9 @@ pub fn program() -> String {
     text += CONVENTIONS;
     let mut formats: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
     formats.sort_unstable();
-    text += &format!("\nSupported formats: {}\n", formats.join(" "));
+    let formats = formats.join(" ");
+    // Scripts look for the line that the reference had up to version 9, or for what it has had from 10 on.
+    text += &format!("\nSupported formats: {formats}\n\nSupported image formats:\n\n  {formats}\n");
     text
 }
 

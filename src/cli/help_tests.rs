@@ -16,6 +16,8 @@ fn clients_find_what_they_probe_for() {
     // Programs that list formats take the words behind the colon.
     let formats = help.lines().find_map(|line| line.strip_prefix("Supported formats: ")).unwrap();
     assert!(formats.split(' ').any(|name| name == "qcow2") && formats.split(' ').any(|name| name == "raw"));
+    // As the reference has had it from version 10 on: below a heading, the last of all.
+    assert_eq!(help.split_once("\nSupported image formats:\n\n").unwrap().1, format!("  {formats}\n"));
 }
 
 #[test]

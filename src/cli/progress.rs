@@ -2,8 +2,9 @@
 
 mod json;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -33,6 +34,25 @@ pub enum Form {
 /// An open descriptor to write to.
 #[derive(Clone, Debug)]
 pub struct Descriptor(Arc<File>);
+
+impl Descriptor {
+    /// Whether this leads to the open file that `info` describes.
+    fn leads_to(&self, info: &Metadata) -> bool {
+        self.0.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (info.dev(), info.ino()))
+    }
+}
+
+impl Form {
+    /// Whether lines for programs would go where `info` describes.
+    pub fn writes_into(&self, info: &Metadata) -> bool {
+        match self {
+            Form::Json(Some(descriptor)) => descriptor.leads_to(info),
+            Form::Json(None) => descriptor::duplicate_for_writing(libc::STDERR_FILENO)
+                .is_some_and(|file| Descriptor(Arc::new(file)).leads_to(info)),
+            Form::None | Form::Plain | Form::PlainOnStderr => false,
+        }
+    }
+}
 
 /// The value of `--progress-fd`. The descriptor is looked at now, before this process opens files that could get its number.
 pub fn descriptor(text: &str) -> Result<Descriptor> {

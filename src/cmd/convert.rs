@@ -3,7 +3,6 @@
 //! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` finds
 //! out about sources and targets that are streams, `to_stream` writes the latter.
 
-mod full;
 pub(super) mod overlap;
 mod request;
 mod run;
@@ -30,7 +29,7 @@ pub static COMMAND: Command = Command {
     synopsis: "convert [--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] \
                [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file \
                [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] \
-               [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename",
+               [-m num_coroutines] [-W] [--salvage] [--digest algorithm] [--verify] filename [filename2 [...]] output_filename",
     failure: 1,
     define,
     run,

@@ -1,6 +1,7 @@
 //! `create`: makes a new, empty image.
 
 use super::Command;
+use super::full::{Contents, Wanted};
 use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;
 use crate::cli::create_options::{asks_for_help, option_help, parse_create_options, summary};
@@ -107,7 +108,10 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     }
     options.0.retain(|(name, _)| name != "size");
     let make = CreateRequest { filename: request.filename, size, options: &options, context, no_flush: false };
-    create(make).map_err(|error| explain_size(error, format, &known))
+    create(make).map_err(|error| {
+        let wanted = Wanted { format, filename: request.filename.to_owned(), options: options.clone(), size };
+        wanted.advise(explain_size(error, format, &known), Contents::Empty, context)
+    })
 }
 
 /// Puts `-b` and `-F` among the options.

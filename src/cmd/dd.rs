@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Command;
 use super::convert::overlap;
+use super::full::{Contents, Wanted};
 use super::watch::Watch;
 use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;
@@ -158,11 +159,19 @@ fn copy_range(
         rate: None,
         grows: false,
     };
-    copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch, digest: None })
-        .map_err(|error| error.reword(wording))?;
-    target.top().layer.flush()?;
+    let copied =
+        copy::run(Job { source: &Source::new(&part, false), target: &target, options, monitor: watch, digest: None })
+            .map_err(|error| error.reword(wording))
+            .and_then(|()| target.top().layer.flush());
     drop(target);
-    guard.keep();
+    match copied {
+        Ok(()) => guard.keep(),
+        Err(error) => {
+            drop(guard);
+            let wanted = Wanted { format, filename, options: CreateOptions::default(), size };
+            return Err(wanted.advise(error, Contents::Everything, context));
+        }
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::cli::args::{Args, flag, object, operands};
 use crate::cli::common::{self, Output};
 use crate::cli::output::print;
 use crate::error::{Error, Result};
-use crate::image::{ImageSpec, NodeReport, OpenContext, OpenFlags, Reference, open_chain};
+use crate::image::{ImageSpec, NodeReport, OpenContext, OpenFlags, Reference, advise_on_backing, open_chain};
 use crate::json;
 
 /// The command.
@@ -62,7 +62,12 @@ fn backing_chain(first: ImageSpec, flags: OpenFlags, context: &OpenContext) -> R
     let mut seen = HashSet::new();
     let mut next = Some(first);
     while let Some(spec) = next.take() {
-        let chain = open_chain(&spec, flags, context)?;
+        let chain = open_chain(&spec, flags, context).map_err(|error| match reports.last() {
+            Some(NodeReport { filename, backing: Some(backing), .. }) => {
+                advise_on_backing(error, filename, &backing.filename, spec.text())
+            }
+            _ => error,
+        })?;
         // The same name, or the same file by another name: names of loops may grow ("./x", "././x").
         let identity = chain.top().identity().map(|file| (file, chain.top().driver()));
         if !seen.insert((Some(spec.text().to_owned()), None)) || !seen.insert((None, identity)) {

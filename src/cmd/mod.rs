@@ -13,6 +13,7 @@ mod convert;
 mod create;
 mod dd;
 mod digest;
+mod full;
 mod info;
 mod map;
 mod measure;

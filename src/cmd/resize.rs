@@ -1,8 +1,10 @@
 //! `resize`: gives an image another virtual size.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use super::Command;
+use super::full::advise_on_growth;
 use crate::cli::args::{Args, flag, object, operands, parsed, value};
 use crate::cli::common;
 use crate::cli::output::print;
@@ -116,7 +118,16 @@ fn resize(args: &Args, chain: &Chain, size: NewSize) -> Result<()> {
              performing such an operation, make sure there is no important data there.",
         ));
     }
-    chain.resize(size, preallocation)
+    chain.resize(size, preallocation).map_err(|error| {
+        let layer = &chain.top().layer;
+        // Somewhere else, nothing is known about the room there is.
+        let here = Arc::ptr_eq(layer.storage(), layer.data_storage());
+        if preallocation.takes_space() && here {
+            advise_on_growth(error, &chain.top().filename, size - current)
+        } else {
+            error
+        }
+    })
 }
 
 #[cfg(test)]

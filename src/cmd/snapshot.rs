@@ -16,9 +16,9 @@ use crate::json;
 /// The command.
 pub static COMMAND: Command = Command {
     name: "snapshot",
-    summary: "List, take, apply or delete snapshots inside an image",
-    synopsis: "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-l | -a snapshot | -c snapshot | \
-               -d snapshot] filename",
+    summary: "List, compare, take, apply or delete snapshots inside an image",
+    synopsis: "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-l [--details] | -a snapshot | \
+               -c snapshot | -d snapshot | --diff snapshot [snapshot]] [--output=ofmt] filename",
     failure: 1,
     define,
     run,

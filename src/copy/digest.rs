@@ -1,10 +1,10 @@
 //! The digest of a disk: while it is copied, or by itself.
 
-use super::Monitor;
 use super::intake::Intake;
 use super::plan::{Item, ItemKind, PlanRules, Task, WINDOW};
 use super::source::Source;
 use super::walk::{self, Visitor};
+use super::{Monitor, Phase};
 use crate::digest::{Algorithm, Digest, Sink};
 use crate::error::{Context, Result};
 use crate::storage::AlignedBuf;
@@ -47,6 +47,7 @@ fn feed_unread(source: &Source<'_>, item: &Item, buf: &mut AlignedBuf, sink: &mu
 
 /// The digest of all of `source`, computed by so many threads.
 pub fn run(source: &Source<'_>, algorithm: Algorithm, workers: usize, monitor: &dyn Monitor) -> Result<String> {
+    monitor.phase(Phase::Digest);
     monitor.total(source.size());
     let rules = PlanRules {
         cluster: 1,

@@ -47,6 +47,8 @@ pub enum Phase {
     Copy,
     /// Comparing two disks.
     Compare,
+    /// Reading a disk for its digest alone.
+    Digest,
     /// Writing the last of the metadata, and waiting for the disk.
     Flush,
     /// Copying bitmaps.
@@ -66,6 +68,7 @@ impl Phase {
             Phase::Scan => "scan",
             Phase::Copy => "copy",
             Phase::Compare => "compare",
+            Phase::Digest => "digest",
             Phase::Flush => "flush",
             Phase::Bitmaps => "bitmaps",
             Phase::Verify => "verify",

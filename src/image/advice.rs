@@ -21,8 +21,8 @@ fn is_missing(error: &Error) -> bool {
     error.errno() == libc::ENOENT
 }
 
-/// The backing file that stands in the image called `image` as `recorded` could not be opened at `place`.
-pub(super) fn backing(error: Error, image: &str, recorded: &str, place: &str) -> Error {
+/// What to do when the backing file that stands in the image called `image` as `recorded` could not be opened at `place`.
+pub fn backing(error: Error, image: &str, recorded: &str, place: &str) -> Error {
     match full_name(place).filter(|_| is_missing(&error)) {
         Some(full) => error.advise(format!(
             "'{image}' has the backing file '{recorded}', which was looked for at '{full}'. If it is somewhere else now, \
@@ -34,7 +34,8 @@ pub(super) fn backing(error: Error, image: &str, recorded: &str, place: &str) ->
 
 /// The backing file that the image called `image` shall have by the name `backing` could not be opened at `place`.
 pub(super) fn new_backing(error: Error, image: &str, backing: &str, place: &str) -> Error {
-    match full_name(place).filter(|_| is_missing(&error) && place != backing) {
+    match full_name(place).filter(|full| is_missing(&error) && full != backing) {
+        Some(full) if place == backing => error.advise(format!("'{backing}' was looked for at '{full}'.")),
         Some(full) => error.advise(format!(
             "'{backing}' was looked for at '{full}': names of backing files are relative to the folder of the image that \
              has them, here '{image}'."

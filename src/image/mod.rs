@@ -39,6 +39,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
+pub use advice::backing as advise_on_backing;
 pub use amend::Amend;
 pub use bitmaps::{BitmapAction, BitmapChange, BitmapEdit, Bitmaps};
 pub use chain::{Chain, ChainExtent};

@@ -13,9 +13,10 @@ use super::options::NodeOptions;
 use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
 use super::runtime::{FileOptions, General, check_qcow2};
 use super::spec::Options;
-use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, advice, jsonname};
+use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, advice, jsonname, runtime};
 use crate::error::{Context, Error, Result};
 use crate::format::{Format, OpenRequest, raw};
+use crate::nearest::did_you_mean;
 use crate::storage::{
     Creation, FileRole, FileStorage, NewFile, OpenMode, Permissions, Protocol, Storage, UnfinishedFile,
 };
@@ -284,7 +285,8 @@ impl<'a> Opener<'a> {
         }
         match opening.options.first() {
             Some(unknown) => {
-                Err(Error::invalid(format!("Block format '{}' does not support the option '{unknown}'", format.name)))
+                let error = format!("Block format '{}' does not support the option '{unknown}'", format.name);
+                Err(Error::invalid(error).advise(did_you_mean("", unknown, runtime::names())))
             }
             None => Ok((node, backing)),
         }

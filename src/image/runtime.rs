@@ -52,6 +52,37 @@ const QCOW2: Table = &[
     ("cache-clean-interval", Kind::Number),
 ];
 
+/// Options that most nodes have, whatever their driver.
+const COMMON: &[&str] = &[
+    "driver",
+    "file",
+    "file.driver",
+    "file.filename",
+    "filename",
+    "locking",
+    "backing",
+    "backing.driver",
+    "data-file",
+    "encrypt.key-secret",
+    "encrypt.format",
+    "offset",
+    "size",
+    "node-name",
+    "read-only",
+    "auto-read-only",
+    "force-share",
+    "cache.direct",
+    "cache.no-flush",
+    "discard",
+    "detect-zeroes",
+];
+
+/// The names of options that somebody who named one which a node does not have may have meant.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let tables = [FILE, QCOW2].into_iter().flatten().map(|(name, _)| *name);
+    COMMON.iter().copied().chain(tables)
+}
+
 /// Takes the options of a table out, checking their types.
 fn take(options: &mut NodeOptions, table: Table) -> Result<NodeOptions> {
     let mut taken = NodeOptions::default();

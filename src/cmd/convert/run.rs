@@ -13,6 +13,7 @@ use crate::cli::common::image_spec;
 use crate::cli::output;
 use crate::cli::progress::Ending;
 use crate::cmd::digest::line as digest_line;
+use crate::cmd::full::Contents;
 use crate::cmd::source_snapshot::SnapshotChoice;
 use crate::cmd::watch::Watch;
 use crate::copy::verify::Reader;
@@ -110,7 +111,7 @@ fn convert(request: &Request<'_>, context: &OpenContext, watch: &Watch, ends: &E
         fill(request, &chains, stream.as_ref(), target, backed, context, watch)
     };
     open().and_then(fill).map_err(|error| match &wanted {
-        Some(wanted) => wanted.advise(error, &chains, context),
+        Some(wanted) => wanted.advise(error, Contents::Of(&chains), context),
         None => error,
     })
 }

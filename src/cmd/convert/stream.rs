@@ -60,6 +60,11 @@ impl Ends {
         if ends.output.is_some() {
             check_output(request)?;
         }
+        if ends.takes_stdout()
+            && metadata(std::io::stdout().as_fd()).is_some_and(|info| request.progress.writes_into(&info))
+        {
+            return Err(Error::invalid("Progress cannot go where the image goes; give it another descriptor"));
+        }
         Ok(ends)
     }
 
@@ -226,7 +231,11 @@ impl End {
             Place::Standard => duplicate_for_writing(std::io::stdout().as_raw_fd()).ok_or_else(|| self.wrong_way())?,
             Place::Fifo(path) => {
                 let opened = open_fifo(path, PATIENCE).context(|| format!("Could not open {}", self.name))?;
-                opened.ok_or_else(|| Error::os(libc::EINVAL).context("Could not resize file"))?
+                opened.ok_or_else(|| {
+                    Error::os(libc::EINVAL)
+                        .context("Could not resize file")
+                        .advise(format!("Nobody reads {}; start the reader before the writer.", self.name))
+                })?
             }
         };
         Ok(OutputStream::new(file, self.name.clone()))

@@ -76,10 +76,15 @@ impl Qcow2 {
         let host = if geometry.external_data {
             HostOffset(from << geometry.cluster_bits)
         } else {
+            let len = self.file.len()?;
             let host = meta.writer()?.refcounts.allocate(to - from)?.offset;
             if let Err(error) = take_space(&*self.file, host, (to - from) << geometry.cluster_bits, mode) {
                 let run = Run { first: host.0 >> geometry.cluster_bits, clusters: to - from };
                 let _ = meta.writer().and_then(|writer| writer.give_back(run));
+                // Nobody refers to what lies behind the former end; a disk that is full is not left so.
+                if host.0 >= len && !self.file.limits().fixed_len {
+                    let _ = self.file.set_len(len);
+                }
                 return Err(error);
             }
             host
