@@ -173,14 +173,14 @@ fn commands_besides_convert_tell_what_a_full_disk_lacks() {
     for format in ["raw", "qcow2"] {
         for mode in ["falloc", "full"] {
             sandbox.reference(&format!("create -q -f {format} {name} 1M")).expect_ok("the image");
-            let (before, free) = (std::fs::read(&target).expect("the image"), free(&small));
+            let (before, room) = (std::fs::read(&target).expect("the image"), free(&small));
             let outcome = sandbox.run(Tool::Ours, &format!("resize -f {format} --preallocation={mode} {name} 17M"));
             let said = advice(&outcome);
             let growth = format!("What is new of '{name}' takes 16 MiB (16777216 bytes); there is room for ");
             assert!(outcome.code == 1 && said.len() == 1 && said[0].starts_with(&growth), "{format} {mode}: {outcome}");
-            assert!(said[0].contains(&format!("({free} bytes)")), "{format} {mode}: {free}: {outcome}");
+            assert!(said[0].contains(&format!("({room} bytes)")), "{format} {mode}: {room}: {outcome}");
             // The disk is as full as it was, and the image is what it was.
-            assert_eq!(free(&small), free, "{format} {mode}");
+            assert_eq!(free(&small), room, "{format} {mode}");
             assert_eq!(std::fs::read(&target).expect("the image").len(), before.len(), "{format} {mode}");
             std::fs::remove_file(&target).expect("the image");
         }
