@@ -159,6 +159,9 @@ impl Planner<'_, '_> {
             // Guest data has the guest's own offsets there, and nobody shares it.
             return Ok(Target::InPlace(HostOffset(geometry.cluster_start(guest))));
         }
+        if entry == L2Entry::default() {
+            return Ok(Target::New);
+        }
         let mapping = entry.mapping(geometry).map_err(|error| self.meta.corrupt_entry(geometry, guest, &error))?;
         let host = match mapping {
             Mapping::Normal(host) | Mapping::Zero(Some(host)) if entry.copied() => host,

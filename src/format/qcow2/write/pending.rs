@@ -126,8 +126,10 @@ impl<'a> Reservation<'a> {
     /// Notes the rest of the last (sub)cluster of the image, if `to` ends within one.
     pub fn add_tail(&mut self, from: u64, to: u64, change: &Change) {
         let unit = self.qcow2.geometry.subcluster_size();
-        let clean = change.untouched && self.qcow2.crypt.is_none() && self.qcow2.data.limits().zero_init;
-        if to.is_multiple_of(unit) || clean || self.qcow2.geometry.external_data {
+        if to.is_multiple_of(unit) || self.qcow2.geometry.external_data {
+            return;
+        }
+        if change.untouched && self.qcow2.crypt.is_none() && self.qcow2.data.limits().zero_init {
             return;
         }
         debug_assert!(from < to);
@@ -184,6 +186,9 @@ impl<'a> Reservation<'a> {
             }
         }
         let geometry = self.qcow2.geometry;
+        if !geometry.extended_l2 {
+            return Ok(());
+        }
         for change in &self.changes {
             let moved = change.moved(geometry);
             if moved != 0 {
@@ -225,18 +230,28 @@ impl<'a> Reservation<'a> {
     fn publish(&mut self, meta: &mut Meta) -> Result<()> {
         let geometry = self.qcow2.geometry;
         meta.writer()?.payload_written();
+        // Neighbours are in one table, which does not move meanwhile.
+        let mut known = None;
         while let Some(change) = self.changes.get(self.published) {
             let guest = GuestOffset(change.guest);
-            let place = meta.writable_table(geometry, geometry.l1_index(guest))?;
+            let l1_index = geometry.l1_index(guest);
+            let place = match known {
+                Some((index, place)) if index == l1_index => place,
+                _ => meta.writable_table(geometry, l1_index)?,
+            };
+            known = Some((l1_index, place));
             let index = geometry.l2_index(guest);
-            if meta.l2.get(place)?.get(index) != change.old {
+            let new = change.new_entry(geometry);
+            let table = meta.l2.get(place)?;
+            if table.get(index) != change.old {
                 return Err(changed_meanwhile());
             }
-            let new = change.new_entry(geometry);
-            if change.allocated(geometry).is_some() {
+            if change.allocated(geometry).is_some() && change.old != L2Entry::default() {
                 meta.free_entry(geometry, change.guest, change.old, Discard::Other)?;
+                meta.l2.get(place)?.set(index, new);
+            } else {
+                table.set(index, new);
             }
-            meta.l2.get(place)?.set(index, new);
             self.published += 1;
         }
         Ok(())
