@@ -11,6 +11,8 @@ const LINES: &[&str] = &[
     "",
     "q r",
     "nowhere",
+    "-n nowhere",
+    "-i native -w nowhere",
     "-c 100 q",
     "-c 1 q",
     "-c 0 q",

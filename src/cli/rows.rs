@@ -20,7 +20,7 @@ impl Rows {
     pub fn new(output: Output, heading: &str) -> Self {
         let text = match output {
             Output::Human => format!("{heading}\n"),
-            Output::Json => String::new(),
+            Output::Json => "[".to_owned(),
         };
         Rows { output, text, empty: true }
     }
@@ -37,8 +37,8 @@ impl Rows {
 
     /// Adds a row: a line without its end, or a JSON object.
     pub fn add(&mut self, row: &str) -> Result<()> {
-        if self.output == Output::Json {
-            self.text.push_str(if self.empty { "[" } else { ",\n" });
+        if self.output == Output::Json && !self.empty {
+            self.text.push_str(",\n");
         }
         self.empty = false;
         self.text.push_str(row);
@@ -54,7 +54,7 @@ impl Rows {
     /// Prints what is left, and returns the result of all that gave rows. Where that failed, the array stays open.
     pub fn end<T>(mut self, result: Result<T>) -> Result<T> {
         if result.is_ok() && self.output == Output::Json {
-            self.text.push_str(if self.empty { "[]\n" } else { "]\n" });
+            self.text.push_str("]\n");
         }
         print(&self.text)?;
         result

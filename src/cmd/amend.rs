@@ -83,16 +83,13 @@ fn amendable(format: &'static Format) -> Result<&'static Format> {
     Ok(format)
 }
 
-/// The options. One that only creation has is told from one that nobody knows.
+/// The options. A list that creation would take is told from one that is wrong.
 fn options(list: &str, format: &Format) -> Result<CreateOptions> {
     parse_create_options(list, &[format.amend_options]).map_err(|error| {
-        let text = error.to_string();
-        let name = text.strip_prefix("Invalid parameter '").and_then(|rest| rest.strip_suffix('\''));
-        match name {
-            Some(name) if format.create_options.iter().any(|desc| desc.name == name) => {
-                error.hint("This option is only supported for image creation")
-            }
-            _ => error,
+        if parse_create_options(list, &[format.amend_options, format.create_options]).is_ok() {
+            error.hint("This option is only supported for image creation")
+        } else {
+            error
         }
     })
 }

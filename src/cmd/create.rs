@@ -87,8 +87,9 @@ fn run(args: &Args) -> Result<i32> {
 fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
     let format = creator(request.format)?;
     let create = format.creation()?;
-    let file = plain_name(request.filename)?;
-    let known = [format.create_options, protocol::options_for(&file)];
+    plain_name(request.filename)?;
+    let filename = protocol::name_with_driver(request.format, request.filename);
+    let known = [format.create_options, protocol::options_for(request.filename)];
     let mut options = parse_create_options(request.options.unwrap_or(""), &known)?;
     let mut size = match (options.get("size"), request.size) {
         (Some(_), Some(_)) => return Err(Error::invalid("The image size must be specified only once")),
@@ -107,9 +108,9 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
         print(&format!("Formatting '{}', fmt={}{list}\n", request.filename, format.name))?;
     }
     options.0.retain(|(name, _)| name != "size");
-    let make = CreateRequest { filename: request.filename, size, options: &options, context, no_flush: false };
+    let make = CreateRequest { filename: &filename, size, options: &options, context, no_flush: false };
     create(make).map_err(|error| {
-        let wanted = Wanted { format, filename: request.filename.to_owned(), options: options.clone(), size };
+        let wanted = Wanted { format, filename: filename.clone(), options: options.clone(), size };
         wanted.advise(explain_size(error, format, &known), Contents::Empty, context)
     })
 }

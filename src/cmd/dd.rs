@@ -12,10 +12,9 @@ use crate::cli::output;
 use crate::cli::progress::{Ending, Form};
 use crate::copy::{self, CopyOptions, Job, OffloadMode, Source, TargetState};
 use crate::error::{Context, Error, Result};
-use crate::format::{CreateOptions, CreateRequest, raw};
+use crate::format::{CreateOptions, CreateRequest, protocol, raw};
 use crate::image::{
-    Chain, ImageSpec, Node, OpenContext, OpenFlags, creator, is_known_driver, open_chain, plain_name, protocol_prefix,
-    storage_of,
+    Chain, ImageSpec, Node, OpenContext, OpenFlags, creator, is_known_driver, open_chain, plain_name, storage_of,
 };
 use crate::number::{MAX_SIZE, NumberError, number_argument, parse_size};
 use crate::storage::UnfinishedFiles;
@@ -129,10 +128,7 @@ fn copy_range(
     }
     let format = creator(name)?;
     let file = plain_name(output)?;
-    let filename = match protocol_prefix(output) {
-        None if matches!(name, "file" | "host_device") => format!("{name}:{output}"),
-        _ => output.to_owned(),
-    };
+    let filename = protocol::name_with_driver(name, output);
     let creating = || format!("{output}: error while creating output image");
     let chains = [chain];
     overlap::check_new(&file, &chains).context(creating)?;

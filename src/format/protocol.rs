@@ -35,6 +35,14 @@ pub fn options_for(filename: &str) -> &'static [OptionDesc] {
     if device { DEVICE_OPTIONS } else { FILE_OPTIONS }
 }
 
+/// By what name a new image is made: where its format says how it is reached (`file`, `host_device`), that goes in front.
+pub fn name_with_driver(format: &str, name: &str) -> String {
+    match protocol_prefix(name) {
+        None if matches!(format, "file" | "host_device") => format!("{format}:{name}"),
+        _ => name.to_owned(),
+    }
+}
+
 /// A file as an image of its own (`-f file`): raw, in all but the name.
 pub static FILE: Format = Format { name: "file", create_options: FILE_OPTIONS, measure: None, ..raw::DESCRIPTOR };
 

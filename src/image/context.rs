@@ -140,9 +140,6 @@ pub struct OpenFlags {
     pub no_backing: bool,
     /// Only metadata will be looked at: a missing key for the contents is no error.
     pub no_io: bool,
-    /// This run has created the image: nothing is lost if it is unusable after a crash, so metadata may be written in any
-    /// order.
-    pub fresh: bool,
     /// This run has created the image: the files that it names are those that the user has named.
     pub created: bool,
     /// The image will be checked: damage that a check finds is no reason not to open it, and opening repairs nothing.
@@ -164,7 +161,6 @@ impl OpenFlags {
         cache: CacheMode::WRITEBACK,
         no_backing: false,
         no_io: false,
-        fresh: false,
         created: false,
         native_aio: false,
         check: false,

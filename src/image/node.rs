@@ -302,6 +302,15 @@ impl Child {
         }
     }
 
+    /// The image that a filter passes everything on to.
+    pub fn filtered(&self) -> Option<&Chain> {
+        let Child::Protocol(node) = self else { return None };
+        match node.image.as_deref()? {
+            Child::Image(chain) => Some(chain),
+            below => below.filtered(),
+        }
+    }
+
     /// Whether it does not say what it holds.
     pub fn says_nothing(&self) -> bool {
         matches!(self, Child::Protocol(node) if node.says_nothing)

@@ -1,26 +1,31 @@
 //! Opening: from what a user named to a [`Chain`] of layers.
 
+mod data_file;
+mod file;
+mod opening;
+mod target;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::drivers::is_virtual;
-use super::filename::{protocol_prefix, resolve_backing, strip_protocol};
-use super::node::{Child, FileNode, Parts, ProtocolNode};
+use self::opening::{BackingPlan, Opening};
+use self::target::Target;
+use super::filename::resolve_backing;
+use super::node::{Child, ProtocolNode};
 use super::nodename::NodeName;
 use super::options::NodeOptions;
-use super::probe::{Driver, PROBE_LEN, is_foreign_protocol, probe};
-use super::runtime::{FileOptions, General, check_qcow2};
+use super::probe::{Driver, PROBE_LEN, probe};
+use super::runtime::General;
 use super::spec::Options;
-use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Reference, Warning, advice, jsonname, runtime};
+use super::{Chain, ImageSpec, Node, OpenContext, OpenFlags, Warning, advice, runtime};
 use crate::error::{Context, Error, Result};
-use crate::format::{Format, OpenRequest, raw};
+use crate::format::Format;
 use crate::nearest::did_you_mean;
-use crate::storage::{
-    Creation, FileRole, FileStorage, NewFile, OpenMode, Permissions, Protocol, Storage, UnfinishedFile,
-};
-use crate::text;
+use crate::storage::{Permissions, Storage};
+
+pub use self::file::{create_storage, plain_name};
 
 /// How deep images may lie inside images.
 const MAX_NESTING: usize = 32;
@@ -106,93 +111,6 @@ pub fn reopen_for_writing(chain: Chain, flags: OpenFlags, context: &OpenContext)
     Ok(Chain::new(nodes))
 }
 
-/// Creates (or empties) the file for a new image. The guard removes it again unless it is told to keep it.
-pub fn create_storage(
-    filename: &str,
-    new: &NewFile,
-    context: &OpenContext,
-) -> Result<(Arc<dyn Storage>, UnfinishedFile)> {
-    let name = plain_name(filename)?;
-    let Creation { storage, guard, warning } = context.patiently(|| match protocol_prefix(filename) {
-        Some("file") => FileStorage::create_by(Protocol::File, &name, new),
-        Some("host_device") => FileStorage::create_by(Protocol::HostDevice, &name, new),
-        _ => FileStorage::create(&name, new),
-    })?;
-    if let Some(warning) = warning {
-        context.warn(&Warning::Plain(warning));
-    }
-    Ok((Arc::new(storage), guard))
-}
-
-/// The name of a file in the file system: without the protocol in front. An error where the name begins with a protocol
-/// that there is not.
-pub fn plain_name(filename: &str) -> Result<String> {
-    match find_protocol(filename)? {
-        (driver, _) if is_virtual(driver) => {
-            Err(Error::unsupported(format!("Protocol driver '{driver}' does not support image creation")))
-        }
-        (_, name) => Ok(name),
-    }
-}
-
-/// Something to be opened: a name, options, or both.
-#[derive(Debug, Default)]
-struct Target {
-    filename: Option<String>,
-    options: NodeOptions,
-    /// What the image's bytes come from, where that is open already; the name is then for messages only.
-    bytes: Option<Child>,
-}
-
-impl From<&ImageSpec> for Target {
-    fn from(spec: &ImageSpec) -> Self {
-        match spec {
-            ImageSpec::Name { filename, format } => {
-                let mut options = NodeOptions::default();
-                if let Some(format) = format {
-                    options.set("driver", format.as_str());
-                }
-                Target { filename: Some(filename.clone()), options, bytes: None }
-            }
-            ImageSpec::Options { options, .. } => {
-                Target { filename: None, options: NodeOptions::new(options.clone()), bytes: None }
-            }
-        }
-    }
-}
-
-impl Target {
-    /// Turns a `json:` name into options. What the name says gives way to what was said besides.
-    fn read_name(mut self) -> Result<Target> {
-        let Some(text) = self.filename.as_deref().and_then(|name| name.strip_prefix("json:")) else {
-            return Ok(self);
-        };
-        match jsonname::parse(text).context(|| "Could not parse the JSON options")? {
-            Value::Object(options) => self.options.add_defaults(NodeOptions::new(options)),
-            _ => return Err(Error::invalid("Invalid JSON object given")),
-        }
-        self.filename = None;
-        Ok(self)
-    }
-
-    /// Takes out the driver.
-    fn driver(&mut self) -> Result<Option<Driver>> {
-        let name = self.options.string("driver").map(str::to_owned);
-        self.options.remove("driver");
-        name.map(|name| Driver::find(&name)).transpose()
-    }
-}
-
-/// What is to be done about the backing file of an image.
-struct BackingPlan {
-    /// What to open.
-    target: Target,
-    /// What the image itself says; the description of the image names the backing file if it is another one.
-    recorded: String,
-    /// Whether the user named another one.
-    overridden: bool,
-}
-
 pub(super) struct Opener<'a> {
     context: &'a OpenContext,
     nesting: usize,
@@ -210,7 +128,7 @@ impl<'a> Opener<'a> {
             let depth = nodes.len();
             let flags = match depth {
                 0 => flags,
-                _ => OpenFlags { write: false, fresh: false, created: false, more: Permissions::NONE, ..flags },
+                _ => OpenFlags { write: false, created: false, more: Permissions::NONE, ..flags },
             };
             // Each level of the chain says that it could not open the one below.
             let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));
@@ -261,7 +179,7 @@ impl<'a> Opener<'a> {
             node.parts.given = given;
             return Ok((node, None));
         }
-        if driver.is_none() && target.filename.is_none() && !has_child(&target.options, "file") {
+        if driver.is_none() && target.filename.is_none() && !target.options.has_child("file") {
             return Err(Error::invalid("Must specify either driver or file"));
         }
         let (flags, name) = general_options(&mut target.options, flags)?;
@@ -317,26 +235,6 @@ impl<'a> Opener<'a> {
         Error::not_found(format!("Cannot find device='{name}' nor node-name='{name}'"))
     }
 
-    /// Opens a file that is the image: as raw, but by the name of its protocol.
-    fn bare_file(&self, protocol: &'static str, target: Target, flags: OpenFlags) -> Result<Node> {
-        let child = self.file(Some(protocol), target.filename, target.options, flags)?;
-        let filename = child.base_name().to_owned();
-        child.lock(FileRole::Raw, flags)?;
-        let request = OpenRequest {
-            storage: child.storage(),
-            filename: &filename,
-            options: &mut Options::new(),
-            flags,
-            probed: false,
-            context: self.context,
-            data_file: &mut None,
-            nesting: self.nesting,
-        };
-        let layer = (raw::FORMAT.open)(request)?;
-        let parts = Parts { protocol: Some(protocol), children: vec![("file", child)], ..Parts::default() };
-        Ok(Node::with_parts(layer, parts))
-    }
-
     /// The format that the first bytes of a file announce. Who only now wants to write has been told what there is to be
     /// told.
     fn probe(&self, file: &Child, flags: OpenFlags) -> Result<&'static Format> {
@@ -379,7 +277,7 @@ impl<'a> Opener<'a> {
             return Err(Error::invalid(format!("A block device must be specified for \"{name}\"")));
         }
         let mut target = Target { filename, options: child, bytes: None }.read_name()?;
-        let flags = OpenFlags { no_backing: false, no_io: false, fresh: false, created: false, ..flags };
+        let flags = OpenFlags { no_backing: false, no_io: false, created: false, ..flags };
         let protocol = match target.driver()? {
             Some(Driver::Format(format)) => {
                 target.options.set("driver", format.name);
@@ -390,210 +288,6 @@ impl<'a> Opener<'a> {
             None => None,
         };
         self.file(protocol, target.filename, target.options, flags)
-    }
-
-    /// Opens a file or device. It is not locked yet: that depends on what is found in it.
-    fn file(
-        &self,
-        driver: Option<&'static str>,
-        filename: Option<String>,
-        mut options: NodeOptions,
-        flags: OpenFlags,
-    ) -> Result<Child> {
-        let (driver, filename) = match (driver, filename) {
-            (Some(driver), filename) if is_virtual(driver) => {
-                return self.virtual_node(driver, filename, options, flags);
-            }
-            (None, Some(name)) => match find_protocol(&name)? {
-                (driver, name) if is_virtual(driver) => {
-                    return self.virtual_node(driver, Some(name), options, flags);
-                }
-                file => file,
-            },
-            (Some(driver), Some(name)) => (driver, strip_protocol(&name, driver)),
-            (Some(driver), None) => (driver, options.string("filename").unwrap_or_default().to_owned()),
-            // A name given as an option is taken as it is: no protocol is read out of it.
-            (None, None) => match options.string("filename") {
-                Some(name) => (if is_device(name) { "host_device" } else { "file" }, name.to_owned()),
-                None => return Err(Error::invalid("Must specify either driver or file")),
-            },
-        };
-        options.remove("filename");
-        if filename.is_empty() {
-            return Err(Error::invalid(format!("The '{driver}' block driver requires a file name")));
-        }
-        let (flags, name) = general_options(&mut options, flags)?;
-        if flags.native_aio && !options.contains("aio") {
-            options.set("aio", "native");
-        }
-        let own = FileOptions::take(&mut options, flags.cache.direct)?;
-        let name = self.take_name(name)?;
-        let protocol = if driver == "file" { Protocol::File } else { Protocol::HostDevice };
-        let mode = OpenMode { write: flags.write, protocol };
-        let storage = Arc::new(FileStorage::open(&filename, mode, flags.cache)?);
-        match options.first() {
-            Some(unknown) => {
-                Err(Error::invalid(format!("Block protocol '{driver}' doesn't support the option '{unknown}'")))
-            }
-            None => Ok(Child::File(FileNode { storage, filename, driver, locking: own.locking, name })),
-        }
-    }
-}
-
-/// One image format at work on an opened file.
-struct Opening<'a, 'b> {
-    opener: &'b Opener<'a>,
-    format: &'static Format,
-    options: NodeOptions,
-    flags: OpenFlags,
-}
-
-impl Opening<'_, '_> {
-    fn open(&mut self, file: Child, probed: bool) -> Result<Node> {
-        let Opening { opener, format, flags, .. } = *self;
-        if format.name != "raw" {
-            file.lock(FileRole::Metadata, flags)?;
-        }
-        let mut parts = Parts { strong: self.strong_options(), ..Parts::default() };
-        parts.needs_options = parts.strong.len() > 1;
-        parts.lock_later = (format.name == "raw").then_some(flags);
-        for name in ["offset", "size"].into_iter().filter(|_| format.name == "raw") {
-            if let Some(size) = self.options.take_size(name)? {
-                self.options.set(name, size);
-            }
-        }
-        let filename = file.base_name().to_owned();
-        let mut options = std::mem::take(&mut self.options).into_map();
-        let mut data_file = None;
-        let request = OpenRequest {
-            storage: file.storage(),
-            filename: &filename,
-            options: &mut options,
-            flags,
-            probed,
-            context: opener.context,
-            data_file: &mut data_file,
-            nesting: opener.nesting,
-        };
-        let layer = match (format.open)(request) {
-            Err(error) if !probed => return Err(advice::format(error, format, &*file.storage(), &filename)),
-            result => result?,
-        };
-        self.options = NodeOptions::new(options);
-        if format.name == "qcow2" {
-            let version_3 = layer.info()?.format_specific.is_some_and(|data| data["compat"] != json!("0.10"));
-            check_qcow2(&mut self.options, layer.limits().cluster, layer.size(), version_3)?;
-        }
-        parts.children.extend(data_file.map(|child| ("data-file", child)));
-        parts.children.push(("file", file));
-        Ok(Node::with_parts(layer, parts))
-    }
-
-    /// The options that are part of a description of this image.
-    fn strong_options(&self) -> Options {
-        let names: &[&str] = match self.format.name {
-            "raw" => &["offset", "size"],
-            "qcow2" => &["encrypt.key-secret"],
-            _ => &[],
-        };
-        let mut strong = Options::new();
-        strong.insert("driver".to_owned(), json!(self.format.name));
-        for name in names {
-            if let Some(value) = self.options.get(name) {
-                strong.insert((*name).to_owned(), value.clone());
-            }
-        }
-        strong
-    }
-
-    /// The backing file: what the options say, with what the image says for the rest.
-    fn backing(&mut self, node: &Node) -> Result<Option<BackingPlan>> {
-        let mut options = self.options.take_child("backing");
-        if let Some(name) = self.options.string("backing") {
-            if node.parts.name.as_ref().is_some_and(|own| own.as_str() == name) {
-                let text = format!("Making '{name}' a backing child of '{name}' would create a cycle");
-                return Err(Error::invalid(text));
-            }
-            let error = if options.is_empty() {
-                self.opener.no_such_node(name)
-            } else {
-                Error::invalid("Cannot reference an existing block device with additional options or a new filename")
-            };
-            return Err(error.context("Could not open backing file"));
-        }
-        let recorded = node.layer.backing();
-        let given = options.contains("file.filename");
-        if !given && recorded.is_none() && options.is_empty() {
-            return Ok(None);
-        }
-        if !self.format.backing {
-            return Err(Error::invalid("Driver doesn't support backing files"));
-        }
-        let filename = match &recorded {
-            Some(backing) if !given => {
-                let filename = resolve_backing(node.base_name(), &backing.filename)?;
-                let reference = Reference::Backing(&filename);
-                self.opener.context.policy.check(&node.filename, reference, self.flags.created)?;
-                Some(filename)
-            }
-            _ => None,
-        };
-        if let Some(format) = recorded.as_ref().and_then(|backing| backing.format.as_deref())
-            && !options.contains("driver")
-        {
-            options.set("driver", format);
-        }
-        let recorded = recorded.map(|backing| backing.filename).unwrap_or_default();
-        Ok(Some(BackingPlan { target: Target { filename, options, bytes: None }, recorded, overridden: given }))
-    }
-}
-
-impl OpenRequest<'_> {
-    /// Opens the external data file of the image that is being opened: the one the options name, or `recorded`, the name
-    /// in the image. `expected` says whether the image has one. The result is `None` where it has none, and where only
-    /// metadata will be looked at.
-    pub fn open_data_file(&mut self, expected: bool, recorded: Option<&str>) -> Result<Option<Arc<dyn Storage>>> {
-        let mut options = NodeOptions::new(std::mem::take(self.options));
-        let result = self.data_file_child(expected, recorded, &mut options);
-        options.take_child("data-file");
-        options.remove("data-file");
-        *self.options = options.into_map();
-        match result? {
-            Some(child) => {
-                child.lock(FileRole::Data, self.flags)?;
-                let storage = child.storage();
-                *self.data_file = Some(child);
-                Ok(Some(storage))
-            }
-            None => Ok(None),
-        }
-    }
-
-    fn data_file_child(
-        &self,
-        expected: bool,
-        recorded: Option<&str>,
-        options: &mut NodeOptions,
-    ) -> Result<Option<Child>> {
-        if self.flags.no_io {
-            return Ok(None);
-        }
-        match (expected, has_child(options, "data-file")) {
-            (false, false) => return Ok(None),
-            (_, true) => {}
-            (true, false) => {
-                let name = recorded.ok_or_else(|| Error::invalid("'data-file' is required for this image"))?;
-                self.context.policy.check(self.filename, Reference::DataFile(name), self.flags.created)?;
-                // As in the reference, the name of a file and nothing else: no `json:` or protocol is read out of it.
-                options.set("data-file.filename", name);
-            }
-        }
-        let opener = Opener { context: self.context, nesting: self.nesting, again: false };
-        let child = opener.child("data-file", None, options, self.flags)?;
-        if !expected {
-            return Err(Error::invalid("'data-file' can only be set for images with an external data file"));
-        }
-        Ok(Some(child))
     }
 }
 
@@ -608,38 +302,6 @@ pub(super) fn general_options(options: &mut NodeOptions, flags: OpenFlags) -> Re
     }
     let cache = general.cache(flags.cache);
     Ok((OpenFlags { cache, share: flags.share || general.force_share, ..flags }, general.node_name))
-}
-
-/// Whether options say anything about the child `name`.
-fn has_child(options: &NodeOptions, name: &str) -> bool {
-    let prefix = format!("{name}.");
-    options.string(name).is_some() || options.map().keys().any(|key| key.starts_with(&prefix))
-}
-
-/// Whether the name leads to a device.
-fn is_device(name: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(text::to_os(name))
-        .is_ok_and(|info| info.file_type().is_block_device() || info.file_type().is_char_device())
-}
-
-/// How the file of this name is reached, and its name without the protocol.
-fn find_protocol(name: &str) -> Result<(&'static str, String)> {
-    if is_device(name) {
-        return Ok(("host_device", name.to_owned()));
-    }
-    match protocol_prefix(name) {
-        None => Ok(("file", name.to_owned())),
-        Some("file") => Ok(("file", strip_protocol(name, "file"))),
-        Some("host_device") => Ok(("host_device", strip_protocol(name, "host_device"))),
-        Some("null-co") => Ok(("null-co", name.to_owned())),
-        Some("null-aio") => Ok(("null-aio", name.to_owned())),
-        Some("blkdebug") => Ok(("blkdebug", name.to_owned())),
-        Some(foreign) if is_foreign_protocol(foreign) => {
-            Err(Error::unsupported(format!("The protocol '{foreign}' is not supported yet, only local files are")))
-        }
-        Some(unknown) => Err(Error::invalid(format!("Unknown protocol '{unknown}'"))),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::format::{self, CreateOptions, CreateRequest};
+use crate::text;
 
 struct Files(tempfile::TempDir);
 

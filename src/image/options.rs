@@ -52,6 +52,12 @@ impl NodeOptions {
         self.0.contains_key(key)
     }
 
+    /// Whether anything is said about the child `name`.
+    pub fn has_child(&self, name: &str) -> bool {
+        let prefix = format!("{name}.");
+        self.string(name).is_some() || self.0.keys().any(|key| key.starts_with(&prefix))
+    }
+
     /// The value of an option.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)

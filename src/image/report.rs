@@ -55,8 +55,7 @@ impl NodeReport {
         if let Some((_, inner)) = children.iter().find(|(name, report)| *name == "file" && !report.is_file)
             && node.driver() == "raw"
         {
-            let LayerInfo { cluster_size, dirty, snapshots, .. } = inner.info.clone();
-            info = LayerInfo { cluster_size, dirty, snapshots, ..info };
+            info = inner.shown_through(info);
         }
         let below = children.iter().find(|(name, _)| *name == "file");
         let tells_dirty = node.driver() != "raw" || below.is_none_or(|(_, report)| report.tells_dirty);
@@ -87,19 +86,27 @@ impl NodeReport {
     /// A node that is neither an image nor a file.
     fn protocol(node: &ProtocolNode) -> Result<Self> {
         let len = node.storage.len()?;
-        let children = node.image.iter().map(|image| Ok(("image", Self::child(image)?)));
+        let image = node.image.as_deref().map(Self::child).transpose()?;
+        let through = image.as_ref().filter(|image| !image.is_file);
         Ok(NodeReport {
             filename: node.filename.clone(),
             driver: node.driver,
             is_file: node.image.is_none(),
             size: align_up(len, SECTOR).unwrap_or(len),
             allocated: node.image.is_none().then_some(0),
-            tells_dirty: node.image.is_some(),
-            info: LayerInfo::default(),
+            tells_dirty: image.as_ref().is_some_and(|image| image.tells_dirty),
+            info: through.map_or_else(LayerInfo::default, |image| image.shown_through(LayerInfo::default())),
             backing: None,
             full_backing: None,
-            children: children.collect::<Result<_>>()?,
+            children: image.into_iter().map(|image| ("image", image)).collect(),
         })
+    }
+
+    /// What a node that passes everything on says about itself where this image lies below: `info`, with what it has from
+    /// the image.
+    fn shown_through(&self, info: LayerInfo) -> LayerInfo {
+        let LayerInfo { cluster_size, dirty, snapshots, .. } = self.info.clone();
+        LayerInfo { cluster_size, dirty, snapshots, ..info }
     }
 
     /// The same as the node that was asked for.

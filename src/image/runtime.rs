@@ -176,22 +176,19 @@ fn check_node_name(name: &str) -> Result<()> {
 pub struct FileOptions {
     /// Whether locks are taken.
     pub locking: bool,
+    /// Whether requests shall be the kernel's own asynchronous ones.
+    native: bool,
 }
 
 impl FileOptions {
-    /// Takes them out. `direct` is whether the page cache is circumvented.
-    pub fn take(options: &mut NodeOptions, direct: bool) -> Result<FileOptions> {
+    /// Takes them out.
+    pub fn take(options: &mut NodeOptions) -> Result<FileOptions> {
         let taken = take(options, FILE)?;
-        match taken.string("aio") {
-            None | Some("threads" | "io_uring") => {}
-            Some("native") if direct => {}
-            Some("native") => {
-                return Err(Error::invalid(
-                    "aio=native was specified, but it requires cache.direct=on, which was not specified.",
-                ));
-            }
+        let native = match taken.string("aio") {
+            None | Some("threads" | "io_uring") => false,
+            Some("native") => true,
             Some(other) => return Err(bad_value(other)),
-        }
+        };
         let locking = match options.take_text("locking").as_deref() {
             None | Some("auto" | "on") => true,
             Some("off") => false,
@@ -200,7 +197,18 @@ impl FileOptions {
         if let Some(id) = taken.string("pr-manager") {
             return Err(Error::invalid(format!("No persistent reservation manager with id '{id}'")));
         }
-        Ok(FileOptions { locking })
+        Ok(FileOptions { locking, native })
+    }
+
+    /// Checks what goes together. `direct` is whether the page cache is circumvented. For a file that is open: that it is
+    /// missing comes first.
+    pub fn check(&self, direct: bool) -> Result<()> {
+        if self.native && !direct {
+            return Err(Error::invalid(
+                "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -33,10 +33,13 @@ fn general_options() {
 
 #[test]
 fn file_options() {
-    assert!(!FileOptions::take(&mut options(json!({"locking": "off"})), false).unwrap().locking);
-    assert!(FileOptions::take(&mut options(json!({"aio": "native"})), true).unwrap().locking);
-    assert!(FileOptions::take(&mut options(json!({"aio": "native"})), false).is_err());
-    assert!(FileOptions::take(&mut options(json!({"locking": "x"})), false).is_err());
+    let take = |value| FileOptions::take(&mut options(value));
+    assert!(!take(json!({"locking": "off"})).unwrap().locking);
+    take(json!({"locking": "x"})).unwrap_err();
+    let native = take(json!({"aio": "native"})).unwrap();
+    assert!(native.locking);
+    native.check(true).unwrap();
+    native.check(false).unwrap_err();
 }
 
 #[test]

@@ -47,6 +47,10 @@ impl Chain {
     pub fn status(&self, start: u64, len: u64) -> Result<Status<'_>> {
         let mut len = len;
         for (depth, node) in self.nodes().iter().enumerate() {
+            if let Some(chain) = node.filtered() {
+                let below = chain.status(start, len.min(chain.size() - start))?;
+                return Ok(Status { depth: depth + below.depth, ..below });
+            }
             let extent = node.layer.map(start, len.min(node.layer.size() - start))?;
             len = extent.len;
             let place = |host: u64| node.data_child().map(|child| Place { offset: host, file: child.name() });
@@ -83,6 +87,11 @@ impl Chain {
 }
 
 impl Node {
+    /// The image below, where this one is a filter and nothing else.
+    fn filtered(&self) -> Option<&Chain> {
+        self.parts.protocol.and(self.data_child()).and_then(Child::filtered)
+    }
+
     /// Whether data at `host` is a hole that was reserved in advance and never written, and for how long that holds.
     fn reserved_hole(&self, host: u64, len: u64) -> Result<(bool, u64)> {
         if !self.layer.is_reserved_in_advance()? {

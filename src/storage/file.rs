@@ -21,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{CacheMode, Limits, Permissions, RangeKind, Storage, ZeroMode};
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use crate::units::SECTOR;
 use behind::Behind;
 use direct::Direct;
 
@@ -207,6 +208,15 @@ impl FileStorage {
         self.flush_error.store(errno, Ordering::Relaxed);
     }
 
+    /// Gives a file that was empty, and is `len` bytes long now, a beginning that is no hole. The reference does so, too:
+    /// QEMU finds out by reading there what alignment direct requests need, and in holes some file systems take any.
+    fn write_first_block(&self, len: u64) {
+        const BLOCK: u64 = 4096;
+        let block = if len < BLOCK { len.min(SECTOR) } else { BLOCK };
+        // The file is as good without.
+        let _ = self.zero_write(0, block);
+    }
+
     /// What is written must be stable before a request ends, and the system does not see to that by itself (it does for
     /// plain writes, through `O_DSYNC`).
     fn settle(&self) -> Result<()> {
@@ -298,7 +308,11 @@ impl Storage for FileStorage {
                 false => Err(Error::invalid("Cannot grow device files")),
             };
         }
+        let old = self.len()?;
         check_range(0, len).and_then(|()| Ok(self.file.set_len(len)?)).context(|| "Could not resize file")?;
+        if old == 0 {
+            self.write_first_block(len);
+        }
         self.settle()
     }
 

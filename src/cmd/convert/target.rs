@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, StreamRequest, protocol};
 use crate::image::{
     Chain, ImageSpec, OpenContext, OpenFlags, StreamImage, creator, is_known_driver, not_supported, open_backing,
-    open_chain, plain_name, protocol_prefix,
+    open_chain, plain_name,
 };
 use crate::storage::{OutputStream, UnfinishedFiles};
 use crate::units::align_down;
@@ -42,10 +42,7 @@ impl NewTarget {
         let name = request.target_format.unwrap_or("raw");
         let format = creator(name)?;
         plain_name(request.target)?;
-        let filename = match protocol_prefix(request.target) {
-            None if matches!(name, "file" | "host_device") => format!("{name}:{}", request.target),
-            _ => request.target.to_owned(),
-        };
+        let filename = protocol::name_with_driver(name, request.target);
         let known = [format.create_options, protocol::options_for(&filename)];
         let mut options = match &request.options {
             Some(list) => parse_create_options(list, &known)?,

@@ -43,7 +43,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let l2 = L2Cache::new(Arc::clone(&request.storage), geometry);
     let mut meta = Meta { l1, l2, snapshots, bitmaps, header: header.clone(), writer: None };
     if purpose == Purpose::Write {
-        meta.open_writer(&request.storage, &data, request.flags.fresh)?;
+        meta.open_writer(&request.storage, &data)?;
         meta.writer()?.discards = discard_policy(request.options);
     }
     Ok(Box::new(Qcow2 {

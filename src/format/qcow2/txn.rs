@@ -70,8 +70,6 @@ pub struct Writer {
     file: Arc<dyn Storage>,
     data: Arc<dyn Storage>,
     geometry: Geometry,
-    /// See [`crate::image::OpenFlags::fresh`].
-    fresh: bool,
     header_dirty: bool,
     /// Clusters that tables on disk may still mention, and whether their space shall go back to the file system.
     deferred: Vec<(Run, bool)>,
@@ -86,8 +84,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// What is needed to write to the image with this header. `fresh` is [`crate::image::OpenFlags::fresh`].
-    pub fn open(file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, header: &Header, fresh: bool) -> Result<Self> {
+    /// What is needed to write to the image with this header.
+    pub fn open(file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, header: &Header) -> Result<Self> {
         let geometry = header.geometry();
         let table = HostOffset(header.refcount_table_offset);
         let clusters = u64::from(header.refcount_table_clusters);
@@ -97,7 +95,6 @@ impl Writer {
             file: Arc::clone(file),
             data: Arc::clone(data),
             geometry,
-            fresh,
             header_dirty: false,
             deferred: Vec::new(),
             deferred_clusters: 0,
@@ -173,7 +170,7 @@ impl Writer {
     /// The border between two stages.
     fn barrier(&mut self) -> Result<()> {
         let unflushed = self.refcounts.take_unflushed() | std::mem::take(&mut self.unflushed);
-        if !unflushed || self.fresh {
+        if !unflushed {
             return Ok(());
         }
         let flushed = self.flush_storages();
@@ -191,7 +188,7 @@ impl Writer {
 
     fn write_header(&mut self, header: &Header) -> Result<()> {
         self.unflushed = true;
-        replace_header(&*self.file, header, self.fresh)
+        replace_header(&*self.file, header)
     }
 
     /// Brings everything written so far to stable storage, before a header that leads to it.
@@ -379,19 +376,19 @@ fn reads_as_zeros(file: &dyn Storage, mut at: u64, end: u64) -> Result<bool> {
 impl Meta {
     /// Makes the image ready to be written: refcounts are read, or rebuilt if they were not kept up to date; tables in
     /// use are protected; feature bits that must not survive a write are cleared.
-    pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
+    pub fn open_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>) -> Result<()> {
         if self.header.incompatible & incompatible::DIRTY != 0 {
             self.repair_dirty(file)?;
         }
-        self.start_writer(file, data, fresh)?;
+        self.start_writer(file, data)?;
         self.clear_unknown_bits();
         self.forget_stale_bitmaps();
         Ok(())
     }
 
     /// As [`Meta::open_writer`], for an image whose refcounts are known to be right: nothing is repaired or cleared.
-    pub fn start_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>, fresh: bool) -> Result<()> {
-        self.writer = Some(Writer::open(file, data, &self.header, fresh)?);
+    pub fn start_writer(&mut self, file: &Arc<dyn Storage>, data: &Arc<dyn Storage>) -> Result<()> {
+        self.writer = Some(Writer::open(file, data, &self.header)?);
         self.protect_tables();
         Ok(())
     }

@@ -170,6 +170,7 @@ impl FileStorage {
                     .context(|| "Could not preallocate new data")
                     .map_err(|error| self.emptied(error))?;
                 if reserved {
+                    self.write_first_block(new.size);
                     return Ok(());
                 }
             }

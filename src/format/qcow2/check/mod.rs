@@ -191,7 +191,7 @@ impl<'a> Checker<'a> {
         if header.autoclear & autoclear::BITMAPS != 0 || header.bitmaps.take().is_none() {
             return Ok(());
         }
-        replace_header(&*self.file, header, false)?;
+        replace_header(&*self.file, header)?;
         self.file.flush()
     }
 

@@ -110,7 +110,7 @@ impl Checker<'_> {
         let keep = self.keeps_leaks() && self.found.leaks > 0;
         let end = self.clusters.max(old.end());
         self.meta.snapshots = self.snapshots.clone();
-        let result = self.meta.start_writer(&file, &file, false).and_then(|()| {
+        let result = self.meta.start_writer(&file, &file).and_then(|()| {
             let bytes = self.meta.snapshots.to_bytes(self.meta.header.guest_size())?;
             let number = self.meta.snapshots.entries.len() as u32;
             let writer = self.meta.writer()?;

@@ -15,12 +15,8 @@ const SECTOR: usize = 512;
 /// A write, which must be on stable storage before the next one.
 type Step = (u64, Vec<u8>);
 
-/// Writes `new` in the place of the header that `file` has; the last write is for the caller to flush. `fresh`: nobody
-/// relies on the file yet, so that nothing is flushed.
-pub fn replace(file: &dyn Storage, new: &Header, fresh: bool) -> Result<()> {
-    if fresh {
-        return file.write_at(&new.to_bytes()?, 0);
-    }
+/// Writes `new` in the place of the header that `file` has; the last write is for the caller to flush.
+pub fn replace(file: &dyn Storage, new: &Header) -> Result<()> {
     for (number, (offset, bytes)) in steps(file, new)?.iter().enumerate() {
         if number > 0 {
             file.flush()?;
