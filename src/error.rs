@@ -149,6 +149,19 @@ impl Error {
         self
     }
 
+    /// Takes over the advice of the error that led to this one.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &Error) -> Self {
+        self.0.advice.extend(cause.0.advice.iter().cloned());
+        self
+    }
+
+    /// The number of the system alone, as the reference passes errors on; the advice stays.
+    #[must_use]
+    pub fn number(&self) -> Self {
+        Self::os(self.errno()).caused_by(self)
+    }
+
     /// An operating system error that is better described by other words; the `errno` stays.
     #[must_use]
     pub fn replace(mut self, text: impl Into<String>) -> Self {

@@ -65,7 +65,7 @@ fn settled(text: &str, folder: &Path, hashes: &mut Vec<String>) -> Vec<String> {
 
 fn settled_line(line: &str, hashes: &mut Vec<String>) -> String {
     let unsettled = line.starts_with("{\"phase\"")
-        || ["\"date-sec\"", "\"date-nsec\"", "(process ", "[pid ", "writing at byte "]
+        || ["\"date-sec\"", "\"date-nsec\"", "(process ", "[pid ", "writing at byte ", " bytes at offset "]
             .iter()
             .any(|part| line.contains(part));
     let words = line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()).map(|word| {

@@ -77,7 +77,8 @@ fn run(args: &Args) -> Result<i32> {
         return Ok(NO_CHECK);
     };
     let quiet = args.flag("quiet");
-    let mut report = check(image, repair)?;
+    let mut causes = Vec::new();
+    let mut report = check(image, repair, &mut causes)?;
     let (corruptions_fixed, leaks_fixed) = (report.corruptions_fixed, report.leaks_fixed);
     if corruptions_fixed > 0 || leaks_fixed > 0 {
         if args.output() == Output::Human && !quiet {
@@ -86,10 +87,11 @@ fn run(args: &Args) -> Result<i32> {
                  {corruptions_fixed} corruptions\n\nDouble checking the fixed image now...\n"
             ))?;
         }
-        report = CheckReport { corruptions_fixed, leaks_fixed, ..check(image, Repair::Nothing)? };
+        report = CheckReport { corruptions_fixed, leaks_fixed, ..check(image, Repair::Nothing, &mut causes)? };
     }
     if report.check_errors > 0 {
-        output::report(&Error::invalid("Check failed"));
+        let failed = Error::invalid("Check failed");
+        output::report(&causes.into_iter().fold(failed, |failed, cause| failed.advise(cause)));
     }
     match args.output() {
         _ if quiet => {}
@@ -104,7 +106,8 @@ fn run(args: &Args) -> Result<i32> {
     })
 }
 
-fn check(image: &dyn Checks, repair: Repair) -> Result<CheckReport> {
+/// Adds to `causes` which requests of files failed without ending the check.
+fn check(image: &dyn Checks, repair: Repair, causes: &mut Vec<String>) -> Result<CheckReport> {
     let mut lines = Lines::default();
     let result = image.check(repair, &mut |note| match note {
         CheckNote::Line(line) => lines.add(line),
@@ -112,10 +115,14 @@ fn check(image: &dyn Checks, repair: Repair) -> Result<CheckReport> {
             lines.print();
             output::report(error);
         }
+        CheckNote::Cause(error) => {
+            let new: Vec<_> = error.advice().iter().filter(|cause| !causes.contains(cause)).cloned().collect();
+            causes.extend(new);
+        }
     });
     lines.print();
     result.map_err(|error| {
-        let failed = Error::os(error.errno()).context("Check failed");
+        let failed = error.number().context("Check failed");
         error.notices().iter().fold(failed, |failed, notice| failed.notice(notice.as_str()))
     })
 }

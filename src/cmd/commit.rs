@@ -87,7 +87,7 @@ fn commit(
     let below = reopen_for_writing(below, flags, context)?;
     if grows {
         let grown = below.resize(upper.size(), Preallocation::Off);
-        grown.map_err(|error| job_failed(Error::os(error.errno())))?;
+        grown.map_err(|error| job_failed(error.number()))?;
     }
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
     let rate = args.get::<u64>("rate").copied().filter(|rate| *rate > 0).map(Rate::Before);

@@ -40,6 +40,9 @@ impl Wanted {
             return error;
         }
         let (Some(needed), Some(room)) = (self.needed(contents, context), room(&self.filename)) else { return error };
+        if needed <= room {
+            return error; // Something else is full: a quota, or the table of inodes.
+        }
         error.advise(format!("'{}' needs up to {}; there is room for {}.", self.filename, amount(needed), amount(room)))
     }
 

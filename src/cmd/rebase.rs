@@ -137,8 +137,8 @@ fn changing(request: &Request<'_>) -> String {
 /// The error of a header that was not changed.
 fn refuse(request: &Request<'_>, error: &Error) -> Error {
     let reason = match error.errno() {
-        libc::ENOSPC => Error::os(libc::ENOSPC).replace("No space left in the file header"),
-        errno => Error::os(errno),
+        libc::ENOSPC => error.number().replace("No space left in the file header"),
+        _ => error.number(),
     };
     reason.context(changing(request))
 }

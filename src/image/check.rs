@@ -46,6 +46,8 @@ pub enum CheckNote<'a> {
     Line(&'a str),
     /// A message of the program, after which the check fails.
     Failure(&'a Error),
+    /// Why something could not be looked at; the check goes on.
+    Cause(&'a Error),
 }
 
 /// Images whose own structures can be checked.

@@ -11,6 +11,7 @@ mod space;
 mod tests;
 mod unfinished;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -145,7 +146,7 @@ impl FileStorage {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.failed("Reading", offset + done as u64, buf.len() - done, error)),
             }
             // Direct requests go on in whole blocks; a part of one is the end of the file.
             if let Some(direct) = &self.direct
@@ -173,10 +174,10 @@ impl FileStorage {
             let part = &buf[done..buf.len().min(done + WRITE_MAX)];
             match self.file.write_at(part, offset + done as u64) {
                 // Only devices do that, at their end.
-                Ok(0) => return Err(Error::os(libc::ENOSPC)),
+                Ok(0) => return Err(self.failed("Writing", offset + done as u64, part.len(), Error::os(libc::ENOSPC))),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.failed("Writing", offset + done as u64, part.len(), error)),
             }
         }
         Ok(())
@@ -194,12 +195,29 @@ impl FileStorage {
             work.start.iter().map(|range| (range, false)).chain(work.finish.iter().map(|range| (range, true)))
         {
             let len = range.end - range.start;
-            sys::advise::write_out(fd, range.start, len, wait).inspect_err(|error| self.remember(error.errno()))?;
+            sys::advise::write_out(fd, range.start, len, wait).map_err(|error| {
+                self.remember(error.errno());
+                self.failed("Writing", range.start, len, error)
+            })?;
             if wait {
                 sys::advise::drop_cache(fd, range.start, len);
             }
         }
         Ok(())
+    }
+
+    /// Says of an error which request on which file it was of. Many of the reference's messages do not.
+    fn failed(&self, doing: &str, offset: u64, len: impl fmt::Display, error: impl Into<Error>) -> Error {
+        let (name, error) = (&self.name, error.into());
+        let advice = format!("{doing} {len} bytes at offset {offset} of '{name}' failed: {}.", error.errno_text());
+        error.advise(advice)
+    }
+
+    /// The same for what concerns the whole file.
+    fn failed_whole(&self, doing: &str, error: impl Into<Error>) -> Error {
+        let error = error.into();
+        let advice = format!("{doing} '{}' failed: {}.", self.name, error.errno_text());
+        error.advise(advice)
     }
 
     /// Makes all later flushes fail with this error. The kernel reports a failed write-back once and then forgets the
@@ -309,7 +327,10 @@ impl Storage for FileStorage {
             };
         }
         let old = self.len()?;
-        check_range(0, len).and_then(|()| Ok(self.file.set_len(len)?)).context(|| "Could not resize file")?;
+        check_range(0, len)
+            .and_then(|()| Ok(self.file.set_len(len)?))
+            .map_err(|error| self.failed_whole(&format!("Setting the length to {len} bytes of"), error))
+            .context(|| "Could not resize file")?;
         if old == 0 {
             self.write_first_block(len);
         }
@@ -322,7 +343,7 @@ impl Storage for FileStorage {
         }
         match self.flush_error.load(Ordering::Relaxed) {
             0 => {}
-            errno => return Err(Error::os(errno)),
+            errno => return Err(self.failed_whole("Flushing", Error::os(errno))),
         }
         loop {
             match self.file.sync_data() {
@@ -334,7 +355,7 @@ impl Storage for FileStorage {
                 }
                 Err(error) => {
                     self.remember(error.raw_os_error().unwrap_or(libc::EIO));
-                    return Err(error.into());
+                    return Err(self.failed_whole("Flushing", error));
                 }
             }
         }

@@ -118,3 +118,18 @@ pub fn soundness(dir: &Path, bytes: &[u8]) -> Result<(), String> {
 pub fn report(what: &str, states: usize) {
     println!("{what}: {states} states after a crash");
 }
+
+/// Images that have been looked at. What is said of an image depends on its bytes alone, so each is worth one look.
+#[derive(Default)]
+pub struct Seen(Vec<Vec<u8>>);
+
+impl Seen {
+    /// Whether these bytes come for the first time.
+    pub fn is_new(&mut self, bytes: &[u8]) -> bool {
+        let new = !self.0.iter().any(|seen| seen == bytes);
+        if new {
+            self.0.push(bytes.to_vec());
+        }
+        new
+    }
+}

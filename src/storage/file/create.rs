@@ -10,6 +10,7 @@ use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
 use crate::storage::{CacheMode, FileRole, Permissions, Storage};
 use crate::sys;
+use crate::sys::space::Space;
 use crate::text::to_os;
 
 /// How much of a new file's space is taken at once.
@@ -128,7 +129,7 @@ impl FileStorage {
             storage.lock(Permissions::FORMAT)?;
         }
         guard.arm(&storage.file.metadata()?);
-        storage.file.set_len(0).context(|| "Could not resize file")?;
+        storage.set_len(0)?;
         if new.nocow {
             // Whether it worked is not our caller's business: the file is just as good without.
             let _ = sys::fs::set_nocow(storage.file.as_fd());
@@ -166,7 +167,8 @@ impl FileStorage {
             _ if new.size == 0 => return Ok(()),
             Preallocation::Falloc => {
                 // Where the file system cannot reserve, writing zeros gives what was asked for.
-                let reserved = sys::space::preallocate(self.file.as_fd(), 0, new.size, false)
+                let reserved = self
+                    .set_range(Space::Reserve, 0, new.size)
                     .context(|| "Could not preallocate new data")
                     .map_err(|error| self.emptied(error))?;
                 if reserved {

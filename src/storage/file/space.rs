@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::storage::aligned::zeros;
 use crate::storage::{RangeKind, Storage};
 use crate::sys;
-use crate::sys::space::{Found, Space, set_range};
+use crate::sys::space::{Found, Space};
 
 impl FileStorage {
     /// See [`Storage::extent`].
@@ -43,7 +43,8 @@ impl FileStorage {
     /// What lies at `offset`, which is before `end`, and where that ends.
     fn seek_extent(&self, offset: u64, end: u64) -> Result<(RangeKind, u64)> {
         let fd = self.file.as_fd();
-        match sys::space::next_data(fd, offset)? {
+        let seeking = |error| self.failed("Looking for data in", offset, end - offset, error);
+        match sys::space::next_data(fd, offset).map_err(seeking)? {
             Found::At(data) if data > offset => return Ok((RangeKind::Hole, data)),
             Found::At(_) => {}
             // No more data, or the file has been cut off meanwhile: both read as zeros.
@@ -53,7 +54,7 @@ impl FileStorage {
                 return Ok((RangeKind::Data, end));
             }
         }
-        match sys::space::next_hole(fd, offset)? {
+        match sys::space::next_hole(fd, offset).map_err(seeking)? {
             Found::At(hole) if hole > offset => Ok((RangeKind::Data, hole.min(end.max(offset + 1)))),
             // Somebody changed the file between the two calls. Reading is right in any case.
             Found::At(_) | Found::Nothing => Ok((RangeKind::Data, end)),
@@ -64,10 +65,22 @@ impl FileStorage {
         }
     }
 
+    /// See [`sys::space::set_range`].
+    pub(super) fn set_range(&self, what: Space, offset: u64, len: u64) -> Result<bool> {
+        sys::space::set_range(self.file.as_fd(), what, offset, len).map_err(|error| {
+            let doing = match what {
+                Space::Reserve | Space::ReserveKeepSize => "Reserving",
+                Space::Zero => "Zeroing",
+                Space::Punch => "Giving back",
+            };
+            self.failed(doing, offset, len, error)
+        })
+    }
+
     /// Zeros by giving space back.
     pub(super) fn zero_discard(&self, offset: u64, len: u64) -> Result<()> {
         self.grow(offset + len)?;
-        if set_range(self.file.as_fd(), Space::Punch, offset, len)? {
+        if self.set_range(Space::Punch, offset, len)? {
             return Ok(());
         }
         self.zero_allocate(offset, len)
@@ -75,21 +88,21 @@ impl FileStorage {
 
     /// Zeros without writing, keeping space.
     pub(super) fn zero_allocate(&self, offset: u64, len: u64) -> Result<()> {
-        let fd = self.file.as_fd();
         if self.kind == Kind::Character {
             return self.zero_write(offset, len);
         }
-        if set_range(fd, Space::Zero, offset, len)? {
+        if self.set_range(Space::Zero, offset, len)? {
             return Ok(());
         }
         if self.kind == Kind::Block {
-            return match sys::device::zero_out(fd, offset, len)? {
+            let zeroed = sys::device::zero_out(self.file.as_fd(), offset, len);
+            return match zeroed.map_err(|error| self.failed("Zeroing", offset, len, error))? {
                 true => Ok(()),
                 false => self.zero_write(offset, len),
             };
         }
         // Some file systems have holes and reservations but no way to do both in one go.
-        if set_range(fd, Space::Punch, offset, len)? && set_range(fd, Space::Reserve, offset, len)? {
+        if self.set_range(Space::Punch, offset, len)? && self.set_range(Space::Reserve, offset, len)? {
             return Ok(());
         }
         self.zero_write(offset, len)
@@ -114,7 +127,7 @@ impl FileStorage {
         }
         // Cutting to a length could cut off what another thread has just written behind it. Reserving the last byte
         // cannot; the block that costs is given back by the caller, who punches a hole over it.
-        if set_range(self.file.as_fd(), Space::Reserve, end - 1, 1)? {
+        if self.set_range(Space::Reserve, end - 1, 1)? {
             return Ok(());
         }
         self.write_at(&[0], end - 1)

@@ -5,7 +5,7 @@ use super::counts::PIECE;
 use super::disk::Unknown;
 use crate::error::Result;
 use crate::format::qcow2::refcount::{hex, width};
-use crate::image::Repair;
+use crate::image::{CheckNote, Repair};
 
 /// A refcount that is not what was counted.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +174,10 @@ impl Checker<'_> {
     /// Reports refcounts that cannot be read.
     fn cannot_tell(&mut self, clusters: std::ops::Range<u64>, unknown: &Unknown) {
         self.announce(unknown);
+        if let Unknown::Unreadable(error) = unknown {
+            self.unreadable = true;
+            (self.note)(CheckNote::Cause(error));
+        }
         for cluster in clusters {
             self.say(&format!("Can't get refcount for cluster {cluster}: {}", text(unknown)));
             self.found.check_errors += 1;

@@ -18,7 +18,8 @@ impl Checker<'_> {
         let repair = match self.repair {
             Repair::Nothing => false,
             Repair::Leaks => self.found.check_errors == 0 && self.found.corruptions == 0,
-            Repair::All => true,
+            // Where a refcount could not be read, what is on disk has not been compared, and may be too small.
+            Repair::All => !self.unreadable,
         };
         let (l1_offset, l1_size) = (self.header().l1_offset, self.header().l1_size);
         let mut l1 = self.read_l1(l1_offset, l1_size)?;
@@ -49,10 +50,13 @@ impl Checker<'_> {
             if table >= self.file_len {
                 continue;
             }
-            let Ok(bytes) = reader.table(&*file, table, cluster, |max| neighbours(&l1, index, cluster, max)) else {
-                self.say("ERROR: Could not read L2 table: Input/output error");
-                self.found.check_errors += 1;
-                return Err(super::structures::unreadable());
+            let bytes = match reader.table(&*file, table, cluster, |max| neighbours(&l1, index, cluster, max)) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.say("ERROR: Could not read L2 table: Input/output error");
+                    self.found.check_errors += 1;
+                    return Err(super::structures::unreadable().caused_by(&error));
+                }
             };
             self.check_table_flags(table, bytes, repair)?;
         }

@@ -80,6 +80,8 @@ struct Checker<'a> {
     highest: u64,
     /// The refcount table and its blocks cannot be corrected in place.
     rebuild: bool,
+    /// The system has refused to read refcounts.
+    unreadable: bool,
     /// A refcount block that is not on a cluster border has been announced.
     announced: bool,
     /// Why what seems to be free may have been lost, if there is a reason.
@@ -123,6 +125,7 @@ impl<'a> Checker<'a> {
             fragmentation: Fragmentation::default(),
             highest: 0,
             rebuild: false,
+            unreadable: false,
             announced: false,
             doubt: None,
             maps_anything: false,

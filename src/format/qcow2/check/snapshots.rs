@@ -98,7 +98,7 @@ impl Checker<'_> {
     /// Tells why the check fails, and gives the error it fails with.
     fn failure(&mut self, error: &Error) -> Error {
         (self.note)(CheckNote::Failure(error));
-        Error::os(error.errno())
+        error.number()
     }
 
     /// Writes the table to a new place, lets the header name it, and gives the old place back.

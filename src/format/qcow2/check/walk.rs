@@ -102,10 +102,10 @@ impl Checker<'_> {
     pub(super) fn read_l1(&mut self, offset: u64, entries: u32) -> Result<Vec<u64>> {
         // At most 32 MiB, checked by whoever asks.
         let mut bytes = vec![0; entries as usize * 8];
-        if self.file.read_at(&mut bytes, offset).is_err() {
+        if let Err(error) = self.file.read_at(&mut bytes, offset) {
             self.say("ERROR: I/O error in check_refcounts_l1");
             self.found.check_errors += 1;
-            return Err(unreadable());
+            return Err(unreadable().caused_by(&error));
         }
         Ok(bytes.chunks_exact(8).map(|entry| u64::from_be_bytes(entry.try_into().expect("8 bytes"))).collect())
     }
@@ -143,10 +143,13 @@ impl Checker<'_> {
                 continue;
             }
             let next = |max| neighbours(&l1, index, cluster, max);
-            let Ok(bytes) = reader.table(&*file, table, cluster, next) else {
-                self.say("ERROR: I/O error in check_refcounts_l2");
-                self.found.check_errors += 1;
-                return Err(unreadable());
+            let bytes = match reader.table(&*file, table, cluster, next) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.say("ERROR: I/O error in check_refcounts_l2");
+                    self.found.check_errors += 1;
+                    return Err(unreadable().caused_by(&error));
+                }
             };
             if self.count_table(table, bytes, active)? {
                 reader.clear();

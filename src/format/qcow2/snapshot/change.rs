@@ -100,10 +100,10 @@ impl<'a> Change<'a> {
         let tables = Tables::of(meta.l1.entries(), geometry)?;
         snapshots.entries.push(new.clone());
         self.check_shareable(&tables)?;
-        match self.create_at_once(&snapshots, &tables) {
-            Err(error) if lacks_space(&error) => _ = snapshots.entries.pop(),
-            done => return done,
+        if self.create_at_once(&snapshots, &tables)? {
+            return Ok(());
         }
+        snapshots.entries.pop();
         let meta = self.meta();
         // Flags are not looked at in the tables of snapshots; none is the value that is never wrong.
         let l1: Vec<_> = meta.l1.entries().iter().map(|entry| entry.with_copied(false)).collect();
@@ -237,11 +237,8 @@ impl<'a> Change<'a> {
         let l1 = read_l1(&*self.image.file, &snapshot, geometry)?;
         let tables = Tables::of(l1.entries(), geometry)?;
         let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
-        if !geometry.external_data {
-            match self.delete_at_once(&snapshots, &tables, l1_place) {
-                Err(error) if lacks_space(&error) => {}
-                done => return done,
-            }
+        if !geometry.external_data && self.delete_at_once(&snapshots, &tables, l1_place)? {
+            return Ok(());
         }
         let table_place = self.write_snapshots(&mut snapshots)?;
         self.publish(snapshots, table_place)?;
@@ -364,14 +361,9 @@ pub fn write_table(meta: &mut Meta) -> Result<HostOffset> {
     Ok(place)
 }
 
-/// Whether there is no room for new tables beside the old ones.
-fn lacks_space(error: &Error) -> bool {
-    matches!(error.errno(), libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
-}
-
 /// An error whose message is announced beforehand, so that the system's text is what the operation fails with.
 fn announce(error: Error) -> Error {
-    Error::os(error.errno()).notice(format!("qemu-img: {error}"))
+    error.number().notice(format!("qemu-img: {error}"))
 }
 
 /// Whether the disk may get `size` bytes.

@@ -33,8 +33,8 @@ struct NewTables {
 }
 
 impl Change<'_> {
-    /// Adds the last one of `snapshots`, which is the present state, to the image.
-    pub(super) fn create_at_once(&mut self, snapshots: &SnapshotTable, tables: &Tables) -> Result<()> {
+    /// Adds the last one of `snapshots`, which is the present state, to the image. `false` as in [`Change::at_once`].
+    pub(super) fn create_at_once(&mut self, snapshots: &SnapshotTable, tables: &Tables) -> Result<bool> {
         self.at_once(|change| {
             let geometry = change.geometry();
             let mut snapshots = snapshots.clone();
@@ -56,8 +56,8 @@ impl Change<'_> {
     }
 
     /// Makes `snapshots`, which are those of the image but for one, all of them. That one referred to `tables`, and its L1
-    /// table lies at `l1_place`.
-    pub(super) fn delete_at_once(&mut self, snapshots: &SnapshotTable, tables: &Tables, l1_place: Run) -> Result<()> {
+    /// table lies at `l1_place`. `false` as in [`Change::at_once`].
+    pub(super) fn delete_at_once(&mut self, snapshots: &SnapshotTable, tables: &Tables, l1_place: Run) -> Result<bool> {
         self.at_once(|change| {
             let mut given_up = change.references().give_up_shared(tables, RUNS_MAX)?;
             let new = change.renew_tables(false)?;
@@ -71,18 +71,22 @@ impl Change<'_> {
     }
 
     /// Runs `operation` while refcount structures move. It ends with [`Change::switch_to`] and returns what is given up then.
-    fn at_once(&mut self, operation: impl FnOnce(&mut Self) -> Result<Vec<Run>>) -> Result<()> {
+    /// `false` where there is no room for new tables beside the old ones: then everything is as it was.
+    fn at_once(&mut self, operation: impl FnOnce(&mut Self) -> Result<Vec<Run>>) -> Result<bool> {
         let len = self.meta().file_len()?;
         let begun = self.meta().writer().and_then(|writer| writer.refcounts.begin_moving());
         match begun.and_then(|()| operation(self)) {
             Ok(given_up) => {
                 let writer = self.meta().writer()?;
                 given_up.into_iter().for_each(|run| writer.free(run, Discard::Snapshot));
-                self.meta().flush()
+                self.meta().flush()?;
+                Ok(true)
             }
             Err(error) => {
                 self.meta().abandon(len);
-                Err(error)
+                // Where the header itself could not be written, nobody knows which one is there.
+                let known = self.meta().writer().is_ok();
+                if known && lacks_space(&error) { Ok(false) } else { Err(error) }
             }
         }
     }
@@ -144,6 +148,11 @@ impl Change<'_> {
         let place = self.write_new(&l1.to_bytes(0..l1.len()))?;
         Ok(NewTables { l1, place, replaced })
     }
+}
+
+/// Whether there is no room for new tables beside the old ones.
+fn lacks_space(error: &Error) -> bool {
+    matches!(error.errno(), libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
 }
 
 impl Meta {
