@@ -418,9 +418,28 @@ fn dependencies_have_allowed_licences_and_come_from_the_registry() {
         let fine = licence.split(" AND ").all(|part| part.split(" OR ").any(is_allowed));
         assert!(fine, "{name} has the licence '{licence}'");
         let source = package["source"].as_str();
+        let anything = |dependency: &serde_json::Value| dependency["req"] == "*" && dependency["path"].is_null();
+        let own = package["source"].is_null();
+        let wild = own && package["dependencies"].as_array().is_some_and(|all| all.iter().any(anything));
+        assert!(!wild, "{name} depends on any version of something");
         let registry = source.is_none_or(|source| source == "registry+https://github.com/rust-lang/crates.io-index");
         assert!(registry, "{name} comes from {source:?}");
     }
+}
+
+/// The same by cargo-deny, where that is installed. Advisories need a database from a network, so they are not asked for.
+#[test]
+fn cargo_deny_finds_nothing_where_it_is_installed() {
+    let deny = |args: &[&str]| {
+        let manifest = env!("CARGO_MANIFEST_DIR");
+        Command::new(env!("CARGO")).arg("deny").args(args).current_dir(manifest).output().expect("cargo")
+    };
+    if !deny(&["--version"]).status.success() {
+        println!("skipped: cargo-deny is not installed");
+        return;
+    }
+    let found = deny(&["--offline", "--target=x86_64-unknown-linux-gnu", "check", "bans", "licenses", "sources"]);
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
 }
 
 #[test]

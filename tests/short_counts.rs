@@ -57,6 +57,8 @@ impl Shortener {
         child.stdin.take().expect("its input").write_all(b"\n").expect("the word to go");
         let mut tracer = Shortener { folder, program, random: Random::new(7), inside: HashSet::new(), lowered: 0 };
         let code = tracer.follow(pid);
+        // The tracer has waited for it already.
+        let _ = child.wait();
         let stderr = std::fs::read_to_string(sandbox.file("stderr")).unwrap_or_default();
         Ended { code, stderr, lowered: tracer.lowered }
     }
