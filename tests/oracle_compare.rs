@@ -66,6 +66,8 @@ const LINES: &[&str] = &[
     "compare -F raw a b",
     "compare -f raw -F qcow2 a b",
     "compare --a-format raw --b-format=qcow2 a b",
+    "compare --left-format raw --right-format=qcow2 a b",
+    "compare --l raw --r qcow2 a b",
     "compare -f nothing a b",
     "compare -F nothing a b",
     "compare -T none a b",

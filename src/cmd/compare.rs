@@ -26,8 +26,18 @@ fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
         .args(common::progress())
-        .arg(value("format", "FMT", "The format of the first image").short('f').long("a-format"))
-        .arg(value("second-format", "FMT", "The format of the second image").short('F').long("b-format"))
+        .arg(
+            value("format", "FMT", "The format of the first image")
+                .short('f')
+                .long("a-format")
+                .visible_alias("left-format"),
+        )
+        .arg(
+            value("second-format", "FMT", "The format of the second image")
+                .short('F')
+                .long("b-format")
+                .visible_alias("right-format"),
+        )
         .arg(common::image_opts())
         .arg(
             flag("strict", "The sizes must be equal, and what is allocated must be the same").short('s').long("strict"),
