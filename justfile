@@ -14,7 +14,7 @@ test:
 
 # Only the comparisons with the reference; e.g. `just oracle snapshots` for image kinds of that name
 oracle only='':
-    ONLY={{only}} cargo test --no-fail-fast --test oracle_info --test oracle_convert --test oracle_snapshot --test oracle_locks --test oracle_bad_input --test arguments --test clients
+    ONLY={{only}} cargo test --no-fail-fast --test oracle_info --test oracle_convert --test oracle_convert_scenes --test oracle_snapshot --test oracle_locks --test oracle_bad_input --test arguments --test clients
 
 # Random sequences with new seeds, until stopped or for so many rounds
 soak rounds='100':

@@ -41,17 +41,9 @@ impl Stack {
         stack
     }
 
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.random.below(one_in) == 0
-    }
-
     fn fresh(&mut self, prefix: &str) -> String {
         self.count += 1;
         format!("{prefix}{}", self.count)
-    }
-
-    fn tool(&mut self) -> Tool {
-        if self.chance(3) { Tool::Reference } else { Tool::Ours }
     }
 
     fn top(&mut self) -> &mut Image {
@@ -87,13 +79,14 @@ impl Stack {
         let content = random_disk(&mut self.random, sectors * SECTOR);
         fs::write(self.sandbox.file("new.raw"), &content).expect("content");
         let mut image = Image::raw(&name, content);
-        if self.chance(3) {
+        if self.random.chance(3) {
             fs::rename(self.sandbox.file("new.raw"), self.sandbox.file(&name)).expect("a raw image");
             self.log.push(format!("{name} is raw and has {sectors} sectors"));
             return image;
         }
         let recipe = self.recipe(&name, false);
-        let pack = if !recipe.split && !recipe.text().contains("preallocation") && self.chance(3) { "-c" } else { "" };
+        let pack =
+            if !recipe.split && !recipe.text().contains("preallocation") && self.random.chance(3) { "-c" } else { "" };
         let line = format!("convert {pack} -f raw -O qcow2 {} new.raw {name}", recipe.text());
         self.silently(Tool::Reference, &line).expect("an image");
         (image.qcow2, image.split, image.refcount_bits) = (true, recipe.split, recipe.refcount_bits);
@@ -114,7 +107,7 @@ impl Stack {
             0 => (1 + self.random.below(4000)) * SECTOR,
             _ => below.size(),
         };
-        let tool = self.tool();
+        let tool = self.random.tool();
         let (file, format) = (&below.file, below.format());
         let line = format!("create -q -f qcow2 {} -b {file} -F {format} {name} {size}", recipe.text());
         self.silently(tool, &line)?;
@@ -164,7 +157,7 @@ impl Stack {
     }
 
     fn snapshot(&mut self) -> Result<(), String> {
-        let (tool, name) = (self.tool(), self.fresh("s"));
+        let (tool, name) = (self.random.tool(), self.fresh("s"));
         let image = self.top().clone();
         let count = image.snapshots.len() as u64;
         let at = self.random.below(count) as usize;
@@ -204,7 +197,7 @@ impl Stack {
         }
         let top = self.top().clone();
         let base = self.random.below(count as u64 - 1) as usize;
-        let whole = self.chance(3);
+        let whole = self.random.chance(3);
         let base = if whole { base } else { count - 2 };
         // Nobody can make such an image longer, or its data file would not be the disk any more.
         let old =
@@ -218,7 +211,7 @@ impl Stack {
             (_, 0) => "-d".to_owned(),
             _ => String::new(),
         };
-        let tool = self.tool();
+        let tool = self.random.tool();
         self.silently(tool, &format!("commit -q -f qcow2 {flags} {}", top.file))?;
         let content = &mut self.images[base].content;
         if content.len() < top.content.len() {
@@ -256,12 +249,12 @@ impl Stack {
                 onto
             }
         };
-        let mut tool = self.tool();
+        let mut tool = self.random.tool();
         // The reference loses zeros there, see docs/compatibility.md.
         if recipe.contains("compat=0.10") && top.backing.is_none() {
             tool = Tool::Ours;
         }
-        let pack = tool == Tool::Ours && !top.split && self.chance(4);
+        let pack = tool == Tool::Ours && !top.split && self.random.chance(4);
         let flags = if pack { "-c" } else { "" };
         self.silently(tool, &format!("rebase -f qcow2 {flags} {onto} {}", top.file))?;
         let backing = below.last().map(|image| (image.file.clone(), image.format()));
@@ -279,7 +272,7 @@ impl Stack {
         let more = self.random.below(2000) * SECTOR;
         let line = format!("resize -q -f {} {} +{more}", image.format(), image.file);
         if more > 0 {
-            let tool = self.tool();
+            let tool = self.random.tool();
             if let Err(refusal) = self.silently(tool, &line) {
                 // Version 2 has no zero clusters, and so cannot hide what a longer backing file has there: for neither tool.
                 let known = "qemu-img: Failed to zero out new clusters: Operation not supported";
@@ -296,7 +289,7 @@ impl Stack {
 
     fn verify(&mut self) -> Result<(), String> {
         for at in 0..self.images.len() {
-            let tool = if self.chance(2) { Tool::Ours } else { Tool::Reference };
+            let tool = if self.random.chance(2) { Tool::Ours } else { Tool::Reference };
             self.images[at].verify(&self.sandbox, tool)?;
         }
         Ok(())

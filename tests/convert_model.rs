@@ -45,21 +45,9 @@ impl Journey {
         Journey { sandbox, random, count: 0, disk: Image::raw("i0", content), log }
     }
 
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.random.below(choices.len() as u64) as usize]
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.random.below(one_in) == 0
-    }
-
     fn fresh(&mut self, prefix: &str) -> String {
         self.count += 1;
         format!("{prefix}{}", self.count)
-    }
-
-    fn tool(&mut self) -> Tool {
-        if self.chance(3) { Tool::Reference } else { Tool::Ours }
     }
 
     /// Runs a line that must succeed without a word.
@@ -102,7 +90,7 @@ impl Journey {
     }
 
     fn snapshot(&mut self) -> Result<(), String> {
-        let tool = self.tool();
+        let tool = self.random.tool();
         let operand = format!("{SECRET} --image-opts {}", self.disk.opts());
         let count = self.disk.snapshots.len() as u64;
         let at = self.random.below(count) as usize;
@@ -128,7 +116,7 @@ impl Journey {
     /// Which sources are read, and the content they have together.
     fn choose_sources(&mut self) -> (String, Vec<u8>) {
         let disk = self.disk.clone();
-        let plain = if disk.locked || self.chance(2) {
+        let plain = if disk.locked || self.random.chance(2) {
             format!("--image-opts {}", disk.opts())
         } else {
             format!("-f {} {}", disk.format(), disk.file)
@@ -136,7 +124,8 @@ impl Journey {
         match self.random.below(6) {
             0 if !disk.snapshots.is_empty() => {
                 let taken = &disk.snapshots[self.random.below(disk.snapshots.len() as u64) as usize];
-                let name = if self.chance(2) { taken.name.clone() } else { format!("snapshot.name={}", taken.name) };
+                let name =
+                    if self.random.chance(2) { taken.name.clone() } else { format!("snapshot.name={}", taken.name) };
                 (format!("-l {name} {plain}"), taken.content.clone())
             }
             1 if disk.size() > 4 * SECTOR => {
@@ -152,7 +141,7 @@ impl Journey {
                 fs::write(self.sandbox.file(&name), &extra).expect("another source");
                 let other = format!("driver=raw,file.filename={name}");
                 let (mut content, mut both) = (disk.content.clone(), format!("{} {other}", disk.opts()));
-                if self.chance(2) {
+                if self.random.chance(2) {
                     both = format!("{other} {}", disk.opts());
                     content = [extra, content].concat();
                 } else {
@@ -179,7 +168,7 @@ impl Journey {
         let part = base.len() / 3;
         base[part..2 * part].fill(0x5b);
         fs::write(self.sandbox.file(&name), &base).expect("a backing file");
-        let format = self.one_of(&["raw", "qcow2"]);
+        let format = self.random.one_of(&["raw", "qcow2"]);
         if format == "qcow2" {
             let line = format!("convert -f raw -O qcow2 {name} {name}.qcow2");
             self.log.push(format!("reference {line}"));
@@ -195,16 +184,16 @@ impl Journey {
         let name = self.fresh("i");
         let mut result = Image::raw(&name, content);
         let mut options = Vec::new();
-        if self.chance(3) {
+        if self.random.chance(3) {
             options.push("-O raw".to_owned());
-            if self.chance(2) {
-                options.push(format!("-o preallocation={}", self.one_of(&["off", "falloc", "full"])));
+            if self.random.chance(2) {
+                options.push(format!("-o preallocation={}", self.random.one_of(&["off", "falloc", "full"])));
             }
         } else {
             result.qcow2 = true;
             options.push("-O qcow2".to_owned());
             let whole = !sources.contains("offset=") && !sources.contains("extra");
-            let backed = whole && (self.disk.backing.is_some() && self.chance(2) || self.chance(4));
+            let backed = whole && (self.disk.backing.is_some() && self.random.chance(2) || self.random.chance(4));
             let recipe = Recipe::random(&mut self.random, &name, backed);
             options.push(recipe.text());
             (result.locked, result.split, result.refcount_bits) = (recipe.locked, recipe.split, recipe.refcount_bits);
@@ -212,7 +201,7 @@ impl Journey {
                 let (file, format) = self.choose_backing(&result.content.clone());
                 options.push(format!("-B {file} -F {format}"));
                 result.backing = Some((file, format));
-            } else if !result.split && self.chance(3) {
+            } else if !result.split && self.random.chance(3) {
                 options.push("-c".to_owned());
             }
         }
@@ -224,7 +213,7 @@ impl Journey {
         let name = self.fresh("i");
         let mut image = Image::raw(&name, vec![0; size as usize]);
         let mut recipe = String::new();
-        if !self.chance(3) {
+        if !self.random.chance(3) {
             let kind = Recipe::random(&mut self.random, &name, false);
             (image.qcow2, image.locked, image.split) = (true, kind.locked, kind.split);
             image.refcount_bits = kind.refcount_bits;
@@ -237,11 +226,11 @@ impl Journey {
             // Its zeros were never encrypted, so they are no zeros.
             image.content = image.read(&self.sandbox, Tool::Reference, None).expect("the target is readable");
         }
-        if self.chance(4) {
+        if self.random.chance(4) {
             return image;
         }
         self.write(&mut image);
-        if image.takes_snapshots() && self.chance(2) {
+        if image.takes_snapshots() && self.random.chance(2) {
             let taken = Taken { name: self.fresh("s"), content: image.content.clone() };
             let line = format!("snapshot -c {} {SECRET} --image-opts {}", taken.name, image.opts());
             self.log.push(format!("reference {line}"));
@@ -256,25 +245,25 @@ impl Journey {
     fn plan_onto(&mut self) -> Plan {
         let (sources, content) = self.choose_sources();
         let size = content.len() as u64;
-        let more = if self.chance(2) { 0 } else { self.random.below(300) * SECTOR };
+        let more = if self.random.chance(2) { 0 } else { self.random.below(300) * SECTOR };
         let mut result = self.existing(size + more);
         let mut options = vec!["-n".to_owned()];
         let mut target = result.file.clone();
         let mut at = 0;
-        if !result.qcow2 && self.chance(2) {
+        if !result.qcow2 && self.random.chance(2) {
             at = self.random.below(more / SECTOR + 1) * SECTOR;
             options.push("--target-image-opts".into());
             target = result.part(at, size + more - at);
-        } else if result.locked || self.chance(2) {
+        } else if result.locked || self.random.chance(2) {
             options.push("--target-image-opts".into());
             target = result.opts();
         } else {
             options.push(format!("-O {}", result.format()));
         }
         let untouched = result.snapshots.is_empty() && result.content.iter().all(|byte| *byte == 0);
-        if untouched && self.chance(2) {
+        if untouched && self.random.chance(2) {
             options.push("--target-is-zero".into());
-        } else if untouched && more == 0 && result.qcow2 && !result.split && self.chance(3) {
+        } else if untouched && more == 0 && result.qcow2 && !result.split && self.random.chance(3) {
             options.push("-c".into());
         }
         result.content[at as usize..(at + size) as usize].copy_from_slice(&content);
@@ -283,7 +272,7 @@ impl Journey {
 
     /// Options that change how the copy is done, never what comes out.
     fn manner(&mut self, options: &mut Vec<String>) {
-        let offload = self.chance(8);
+        let offload = self.random.chance(8);
         let choices: [(u64, &[&str]); 8] = [
             (3, &["-S 0", "-S 512", "-S 4k", "-S 64k", "-S 1M"]),
             (3, &["-m 1", "-m 2", "-m 16"]),
@@ -295,8 +284,8 @@ impl Journey {
             (6, &["-p", "-q"]),
         ];
         for (one_in, values) in choices {
-            if self.chance(one_in) {
-                options.push(self.one_of(values).to_owned());
+            if self.random.chance(one_in) {
+                options.push(self.random.one_of(values).to_owned());
             }
         }
         if offload && !options.iter().any(|option| option.starts_with("-S") || option == "-c") {
@@ -305,10 +294,10 @@ impl Journey {
     }
 
     fn convert(&mut self) -> Result<(), String> {
-        let mut plan = if self.chance(3) { self.plan_onto() } else { self.plan_new() };
+        let mut plan = if self.random.chance(3) { self.plan_onto() } else { self.plan_new() };
         self.manner(&mut plan.options);
-        let tool = self.tool();
-        let verify = if tool == Tool::Ours && self.chance(4) { "--verify " } else { "" };
+        let tool = self.random.tool();
+        let verify = if tool == Tool::Ours && self.random.chance(4) { "--verify " } else { "" };
         let line = format!("convert {verify}{SECRET} {} {} {}", plan.options.join(" "), plan.sources, plan.target);
         self.log.push(format!("{} {line}", tool.name()));
         let before = self.keep(&plan.result.file);
@@ -394,7 +383,7 @@ impl Model for Journey {
             _ => self.convert()?,
         }
         self.disk.verify(&self.sandbox, Tool::Reference)?;
-        if self.chance(2) {
+        if self.random.chance(2) {
             self.disk.verify(&self.sandbox, Tool::Ours)?;
         }
         Ok(())

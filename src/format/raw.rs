@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 
 use super::{CreateRequest, Format, MeasureRequest, Measured, OpenRequest, protocol};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::image::{
-    Chain, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place,
-    Preallocation as Mode, Resize, Window, ZeroFlags, check_length, create_storage, not_supported, probes_as_raw,
+    Chain, Extent, ExtentKind, Layer, LayerInfo, LayerLimits, Options, Payload, Pending, Piece, Place, Resize, Window,
+    ZeroFlags, check_length, create_storage, not_supported, probes_as_raw,
 };
 use crate::number::parse_size;
 use crate::storage::{DebugEvent, FileRole, NewFile, Preallocation, RangeKind, Storage, ZeroMode};
@@ -110,7 +110,12 @@ impl Part {
 }
 
 fn create(request: CreateRequest<'_>) -> Result<()> {
-    let preallocation = request.options.get("preallocation").map_or(Ok(Preallocation::Off), Preallocation::parse)?;
+    let preallocation = match request.options.get("preallocation") {
+        None => Preallocation::Off,
+        Some(name) => {
+            Preallocation::from_name(name).ok_or_else(|| Error::invalid(format!("invalid parameter value: {name}")))?
+        }
+    };
     let size = align_up(request.size, SECTOR).unwrap_or(request.size);
     let new = protocol::new_file(&request, size)?;
     let (_, guard) =
@@ -247,29 +252,25 @@ impl Layer for Raw {
 }
 
 /// Gives a file another length; what is new of it is taken as `mode` says.
-fn resize_file(file: &dyn Storage, len: u64, mode: Mode) -> Result<()> {
+fn resize_file(file: &dyn Storage, len: u64, mode: Preallocation) -> Result<()> {
     let fixed = file.limits().fixed_len;
     match mode {
-        Mode::Off if fixed && file.len()? != len => Err(Error::unsupported("Cannot resize device files")),
-        Mode::Off if fixed => Ok(()),
-        Mode::Off => file.set_len(len),
-        mode if fixed => {
-            let name = mode.name();
-            Err(Error::unsupported(format!("Preallocation mode '{name}' unsupported for this non-regular file")))
-        }
-        Mode::Metadata => Err(Error::unsupported("Unsupported preallocation mode: metadata")),
-        Mode::Falloc => extend(file, len, ZeroMode::Allocate, "Could not preallocate new data"),
-        Mode::Full => extend(file, len, ZeroMode::Write, "Could not write zeros for preallocation"),
+        Preallocation::Off if fixed && file.len()? != len => Err(Error::unsupported("Cannot resize device files")),
+        Preallocation::Off if fixed => Ok(()),
+        Preallocation::Off => file.set_len(len),
+        mode if fixed => Err(mode.not_for_devices()),
+        Preallocation::Metadata => Err(Error::unsupported("Unsupported preallocation mode: metadata")),
+        Preallocation::Falloc | Preallocation::Full => extend(file, len, mode),
     }
 }
 
 /// Adds zeros at the end of a file; where that fails, it keeps its length.
-fn extend(file: &dyn Storage, len: u64, mode: ZeroMode, what: &'static str) -> Result<()> {
+fn extend(file: &dyn Storage, len: u64, mode: Preallocation) -> Result<()> {
     let old = file.len()?;
     if len <= old {
         return file.set_len(len);
     }
-    let extended = file.zero(old, len - old, mode).context(|| what);
+    let extended = mode.take(file, old, len - old);
     if extended.is_err() {
         // The first error is the one to report.
         let _ = file.set_len(old);

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
+pub use crate::storage::Preallocation;
 pub use advice::backing as advise_on_backing;
 pub use amend::Amend;
 pub use bitmaps::{BitmapAction, BitmapChange, BitmapEdit, Bitmaps};
@@ -56,7 +57,7 @@ pub use open::{create_storage, open_backing, open_chain, open_layer, open_storag
 pub use options::as_bool;
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_details_json, snapshot_json};
-pub use resize::{Preallocation, Resize, check_length};
+pub use resize::{Resize, check_length};
 pub use snapshots::{Difference, Held, SnapshotDetails, Snapshots};
 pub use spec::{ImageSpec, Options};
 pub use status::Status;

@@ -1,48 +1,11 @@
 //! Another virtual size for the top image of a chain.
 
-use super::{Chain, ExtentKind, ZeroFlags};
+use super::{Chain, ExtentKind, Preallocation, ZeroFlags};
 use crate::error::{Error, Result};
 use crate::units::align_up;
 
 /// No image can be longer than this, in bytes: the reference's limit, which leaves room for rounding below 2^63.
 pub const MAX_LENGTH: u64 = i64::MAX as u64 / (1 << 30) * (1 << 30);
-
-/// How much of an image, or of a new part of it, is there before anything is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preallocation {
-    /// Nothing.
-    #[default]
-    Off,
-    /// Every cluster has its place, without space being taken for it.
-    Metadata,
-    /// Space is reserved.
-    Falloc,
-    /// Space is written with zeros.
-    Full,
-}
-
-impl Preallocation {
-    /// The mode of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let all = [Preallocation::Off, Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full];
-        all.into_iter().find(|mode| mode.name() == name)
-    }
-
-    /// Its name in options and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preallocation::Off => "off",
-            Preallocation::Metadata => "metadata",
-            Preallocation::Falloc => "falloc",
-            Preallocation::Full => "full",
-        }
-    }
-
-    /// Whether the file system is asked for space.
-    pub fn takes_space(self) -> bool {
-        matches!(self, Preallocation::Falloc | Preallocation::Full)
-    }
-}
 
 /// A request to a layer to change its virtual size.
 pub struct Resize<'a> {

@@ -26,7 +26,7 @@ use crate::units::SECTOR;
 use behind::Behind;
 use direct::Direct;
 
-pub use create::{Creation, DEVICE_NOT_OPENED, NewFile, Preallocation};
+pub use create::{Creation, DEVICE_NOT_OPENED, NewFile};
 pub use unfinished::{UnfinishedFile, UnfinishedFiles, remove_unfinished};
 
 /// How much one system call writes, in bytes. The page cache takes memory in pieces as large as the call, and pieces of

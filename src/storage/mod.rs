@@ -14,6 +14,7 @@ mod file;
 mod mem;
 mod null;
 mod permissions;
+mod preallocation;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,12 +29,13 @@ pub use blkdebug::{Action as DebugAction, DebugLimits, DebugStorage, IoType as D
 pub use cache::CacheMode;
 pub use event::DebugEvent;
 pub use file::{
-    Creation, DEVICE_NOT_OPENED, FileStorage, NewFile, OpenMode, Preallocation, Protocol, UnfinishedFile,
-    UnfinishedFiles, allocated, remove_unfinished,
+    Creation, DEVICE_NOT_OPENED, FileStorage, NewFile, OpenMode, Protocol, UnfinishedFile, UnfinishedFiles, allocated,
+    remove_unfinished,
 };
 pub use mem::MemStorage;
 pub use null::NullStorage;
 pub use permissions::{FileRole, Permissions};
+pub use preallocation::Preallocation;
 pub use stream::{InputStream, OutputStream, StreamPart};
 
 /// What [`Storage::zero`] may do to the space behind a range that shall read as zeros.

@@ -67,6 +67,20 @@ impl Random {
         (self.next() >> 11) % limit.max(1)
     }
 
+    /// True once in so many times.
+    pub fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+
+    /// Ours two times out of three.
+    pub fn tool(&mut self) -> run::Tool {
+        if self.chance(3) { run::Tool::Reference } else { run::Tool::Ours }
+    }
+
     pub fn fill(&mut self, buf: &mut [u8]) {
         for chunk in buf.chunks_mut(8) {
             chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);

@@ -13,17 +13,18 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::{CryptoPointer, Header, L1_BYTES_MAX};
 use super::options::{self, NewImage};
 use super::refcount::Refcounts;
+use super::resize;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateRequest, protocol};
-use crate::image::{Preallocation, create_storage, plain_name};
-use crate::storage::{FileRole, NewFile, Preallocation as FilePreallocation, Storage, ZeroMode};
+use crate::image::{create_storage, plain_name};
+use crate::storage::{FileRole, NewFile, Preallocation, Storage, ZeroMode};
 
 /// Creates an image, and its data file if it has one. What was made is removed when this fails.
 pub fn create(request: CreateRequest<'_>) -> Result<()> {
     let mut image = options::check(request.options, request.size, &request.context.secrets)?;
     check_size(&image.header)?;
     // What is said about preallocation is about the image, not about the file.
-    let common = NewFile { preallocation: FilePreallocation::Off, ..protocol::new_file(&request, 0)? };
+    let common = NewFile { preallocation: Preallocation::Off, ..protocol::new_file(&request, 0)? };
     let (file, guard) =
         create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common }, request.context)?;
     if file.limits().fixed_len && file.is_empty()? {
@@ -142,26 +143,8 @@ fn set_end(file: &dyn Storage, geometry: Geometry, refcounts: &Refcounts, l1_end
 
 fn extend_data_file(data: &dyn Storage, size: u64, preallocation: Preallocation) -> Result<()> {
     // A device that is large enough stays as it is.
-    if size == 0 || (data.limits().fixed_len && size <= data.len()?) {
-        return Ok(());
-    }
-    check_can_preallocate(data, preallocation)?;
-    match preallocation {
-        Preallocation::Off | Preallocation::Metadata => data.set_len(size),
-        Preallocation::Falloc => data.zero(0, size, ZeroMode::Allocate).context(|| "Could not preallocate new data"),
-        Preallocation::Full => {
-            data.zero(0, size, ZeroMode::Write).context(|| "Could not write zeros for preallocation")
-        }
-    }
-}
-
-/// The space of a device cannot be taken in advance.
-pub fn check_can_preallocate(file: &dyn Storage, preallocation: Preallocation) -> Result<()> {
-    if !preallocation.takes_space() || !file.limits().fixed_len {
-        return Ok(());
-    }
-    let name = preallocation.name();
-    Err(Error::unsupported(format!("Preallocation mode '{name}' unsupported for this non-regular file")))
+    let enough = data.limits().fixed_len && size <= data.len()?;
+    if enough { Ok(()) } else { resize::extend_data_file(data, size, preallocation) }
 }
 
 /// Gives every guest cluster its place.
@@ -197,13 +180,8 @@ impl Preallocator<'_> {
     }
 
     fn take_space(&self, host: HostOffset, len: u64) -> Result<()> {
-        let (mode, what) = match self.mode {
-            Preallocation::Falloc => (ZeroMode::Allocate, "Could not preallocate new data"),
-            Preallocation::Full => (ZeroMode::Write, "Could not write zeros for preallocation"),
-            Preallocation::Off | Preallocation::Metadata => return Ok(()),
-        };
-        let taken = check_can_preallocate(&**self.file, self.mode)
-            .and_then(|()| self.file.zero(host.0, len, mode).context(|| what));
+        let file = &**self.file;
+        let taken = self.mode.check(file).and_then(|()| self.mode.take(file, host.0, len));
         taken.context(|| "Failed to resize underlying file")
     }
 

@@ -8,24 +8,10 @@ use std::path::{Path, PathBuf};
 use super::unfinished::{Before, UnfinishedFile};
 use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
-use crate::storage::{CacheMode, FileRole, Permissions, Storage};
+use crate::storage::{CacheMode, FileRole, Permissions, Preallocation, Storage};
 use crate::sys;
 use crate::sys::space::Space;
 use crate::text::to_os;
-
-/// How much of a new file's space is taken at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preallocation {
-    /// None: the file is one hole.
-    #[default]
-    Off,
-    /// As other formats have it: there is no such thing for a plain file.
-    Metadata,
-    /// Reserved, not written.
-    Falloc,
-    /// Written with zeros.
-    Full,
-}
 
 /// What a new file shall be like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,29 +43,6 @@ const EXTENT_SIZE_HINT: u64 = 1 << 20;
 impl NewFile {
     fn cache(&self) -> CacheMode {
         CacheMode { no_flush: self.no_flush, ..CacheMode::WRITEBACK }
-    }
-}
-
-impl Preallocation {
-    /// The name in options.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preallocation::Off => "off",
-            Preallocation::Metadata => "metadata",
-            Preallocation::Falloc => "falloc",
-            Preallocation::Full => "full",
-        }
-    }
-
-    /// The value of a raw image's `preallocation` option.
-    pub fn parse(value: &str) -> Result<Preallocation> {
-        match value {
-            "off" => Ok(Preallocation::Off),
-            "metadata" => Ok(Preallocation::Metadata),
-            "falloc" => Ok(Preallocation::Falloc),
-            "full" => Ok(Preallocation::Full),
-            _ => Err(Error::invalid(format!("invalid parameter value: {value}"))),
-        }
     }
 }
 

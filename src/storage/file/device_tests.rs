@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::Kind as Cause;
 use crate::storage::FileRole;
+use crate::storage::Preallocation;
 use crate::storage::testing::{LoopDevice, Mount};
 
 const MIB: u64 = 1 << 20;

@@ -7,7 +7,7 @@ use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::L2Entry;
 use crate::format::qcow2::refcount::{MetadataKind, Run};
 use crate::format::qcow2::txn::Discard;
-use crate::storage::{Storage, ZeroMode};
+use crate::storage::Storage;
 
 impl Qcow2 {
     pub(super) fn grow_disk(&self, old: u64, resize: &Resize<'_>) -> Result<()> {
@@ -53,7 +53,7 @@ impl Qcow2 {
             return Ok(());
         }
         if !geometry.external_data {
-            check_can_preallocate(&*self.file, mode).context(|| "Failed to resize underlying file")?;
+            mode.check(&*self.file).context(|| "Failed to resize underlying file")?;
         }
         let (mut at, end) = (geometry.clusters(old), geometry.clusters(resize.size));
         let mut meta = self.meta();
@@ -118,28 +118,19 @@ fn new_entry(geometry: Geometry, host: HostOffset, mode: Preallocation, zero: bo
 }
 
 fn take_space(file: &dyn Storage, host: HostOffset, len: u64, mode: Preallocation) -> Result<()> {
-    let (zero, what) = match mode {
-        // Tables must not lead behind the end of the file.
-        Preallocation::Off | Preallocation::Metadata if file.limits().fixed_len || file.len()? >= host.0 + len => {
-            return Ok(());
-        }
-        Preallocation::Off | Preallocation::Metadata => return file.set_len(host.0 + len),
-        Preallocation::Falloc => (ZeroMode::Allocate, "Could not preallocate new data"),
-        Preallocation::Full => (ZeroMode::Write, "Could not write zeros for preallocation"),
-    };
-    file.zero(host.0, len, zero).context(|| what).context(|| "Failed to resize underlying file")
+    if mode.takes_space() {
+        return mode.take(file, host.0, len).context(|| "Failed to resize underlying file");
+    }
+    // Tables must not lead behind the end of the file.
+    if file.limits().fixed_len || file.len()? >= host.0 + len { Ok(()) } else { file.set_len(host.0 + len) }
 }
 
 /// An external data file has exactly the length of the disk.
-fn extend_data_file(data: &dyn Storage, size: u64, mode: Preallocation) -> Result<()> {
-    check_can_preallocate(data, mode)?;
+pub fn extend_data_file(data: &dyn Storage, size: u64, mode: Preallocation) -> Result<()> {
+    mode.check(data)?;
     let len = data.len()?;
     if mode.takes_space() && len < size {
-        let (zero, what) = match mode {
-            Preallocation::Full => (ZeroMode::Write, "Could not write zeros for preallocation"),
-            _ => (ZeroMode::Allocate, "Could not preallocate new data"),
-        };
-        return data.zero(len, size - len, zero).context(|| what);
+        return mode.take(data, len, size - len);
     }
     if data.limits().fixed_len && len >= size { Ok(()) } else { data.set_len(size) }
 }

@@ -14,8 +14,9 @@ mod fault_tests;
 
 use std::sync::atomic::Ordering;
 
+pub use self::grow::extend_data_file;
+
 use super::Qcow2;
-use super::create::check_can_preallocate;
 use super::geometry::{Geometry, HostOffset};
 use super::header::{Header, L1_BYTES_MAX};
 use crate::error::{Context, Error, Result};
