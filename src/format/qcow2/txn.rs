@@ -11,8 +11,10 @@
 //! 6. refcounts of clusters given up: only now may they be used for something else
 //!
 //! After a crash between any two writes everything that is referred to is there and counted; what is lost at worst is
-//! the space of clusters that are counted although nobody refers to them ("leaks"). For an image that this very run
-//! has created nothing is lost by a crash, and the flushes between stages are left out.
+//! the space of clusters that are counted although nobody refers to them ("leaks"). In cache mode `unsafe`, as for the
+//! targets of conversions by default, the storage leaves the flushes between stages out.
+
+mod tail;
 
 use std::sync::Arc;
 
@@ -21,14 +23,12 @@ use super::geometry::{Geometry, HostOffset};
 use super::header::{Header, autoclear, incompatible, replace_header};
 use super::refcount::{MetadataKind, Refcounts, Run};
 use crate::error::{Error, Result};
-use crate::storage::{DebugEvent, RangeKind, Storage, ZeroMode};
+use crate::storage::{DebugEvent, Storage, ZeroMode};
 
 /// Runs of clusters to be given back that are kept before a commit is due.
 const DEFERRED_MAX: usize = 16 << 10;
 /// Bytes that wait to be given back before a commit is due: until then they cannot be used again, and the file grows.
 const DEFERRED_BYTES: u64 = 256 << 20;
-/// How many bytes that are not holes are read to find out that they are zeros.
-const ZEROS_MAX: u64 = 4 << 20;
 
 /// Why clusters are given up, which decides whether their space goes back to the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,51 +289,6 @@ impl Writer {
         }
     }
 
-    /// Cuts off free clusters at the end of the file, if some of them were given up by this writer: other space behind
-    /// the last cluster may have been reserved by somebody. The refcounts that say so are on stable storage. Only zeros
-    /// are cut off: if refcounts are wrong, nothing is lost by this.
-    pub fn cut_tail(&mut self) -> Result<()> {
-        match self.free_tail()? {
-            Some((end, len)) if reads_as_zeros(&*self.file, end, len)? => self.cut(end),
-            _ => Ok(()),
-        }
-    }
-
-    /// As [`Writer::cut_tail`], whatever is in there: where nothing can be but what refcounts count.
-    pub fn cut_free(&mut self) -> Result<()> {
-        match self.free_tail()? {
-            Some((end, _)) => self.cut(end),
-            None => Ok(()),
-        }
-    }
-
-    /// Where free clusters at the end of the file begin, and how long the file is.
-    fn free_tail(&mut self) -> Result<Option<(u64, u64)>> {
-        let bits = self.geometry.cluster_bits;
-        let len = self.file.len()?;
-        if self.file.limits().fixed_len || self.freed_end < self.geometry.clusters(len) {
-            return Ok(None);
-        }
-        let used = self.refcounts.used_end()?;
-        Ok(used.map(|used| (used << bits, len)).filter(|(end, len)| end < len))
-    }
-
-    fn cut(&mut self, end: u64) -> Result<()> {
-        self.file.set_len(end)?;
-        self.refcounts.cut(end >> self.geometry.cluster_bits);
-        Ok(())
-    }
-
-    /// The file ends with the last cluster that is in use, also where nobody wrote that cluster to its end.
-    fn extend_file(&mut self) -> Result<()> {
-        let Some(end) = self.refcounts.new_end() else { return Ok(()) };
-        if !self.file.limits().fixed_len && self.file.len()? < end {
-            self.file.set_len(end)?;
-            self.unflushed = true;
-        }
-        Ok(())
-    }
-
     /// Marks the image as corrupt on disk (version 3), and refuses everything from now on.
     fn mark_corrupt(&mut self, header: &mut Header) {
         if std::mem::replace(&mut self.broken, true) || header.version < 3 {
@@ -349,28 +304,6 @@ impl Writer {
             self.file.flush()
         });
     }
-}
-
-/// Whether there is nothing but holes and a few zeros from `at` to `end`.
-fn reads_as_zeros(file: &dyn Storage, mut at: u64, end: u64) -> Result<bool> {
-    let mut buffer = Vec::new();
-    let mut budget = ZEROS_MAX;
-    while at < end {
-        let (kind, len) = file.extent(at, end - at)?;
-        if kind == RangeKind::Data {
-            if len > budget {
-                return Ok(false);
-            }
-            budget -= len;
-            buffer.resize(len as usize, 0);
-            file.read_at(&mut buffer, at)?;
-            if buffer.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-        }
-        at += len;
-    }
-    Ok(true)
 }
 
 impl Meta {
