@@ -102,6 +102,7 @@ const LINES: &[(&str, Target)] = &[
     ("dd -U if=disk of=out", Raw),
     ("dd if=disk of=out --force-share --format qcow2 --output-format raw", Raw),
     ("dd if=disk of=out --output raw", Raw),
+    ("dd --o=raw if=disk of=out", Raw),
     ("dd --object secret,id=s,data=x if=disk of=out", Raw),
     (
         "dd --object secret,id=s,data=x --image-opts if=driver=qcow2,encrypt.key-secret=s,file.filename=locked of=out bs=1k skip=9",

@@ -252,6 +252,7 @@ const LINES: &[&str] = &[
     "rebase --image-opts -b long -F qcow2 driver=qcow2,file.filename=top,backing.driver=qcow2,backing.file.filename=low",
     "rebase -b low -F qcow2 locked",
     "rebase -u -b low -F qcow2 locked",
+    "rebase --fo=qcow2 -b low top",
     "rebase --object secret,id=s,data=hunter2 --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=locked -b low -F qcow2",
     "rebase --object secret,id=s,data=wrong -u --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=locked -b low -F qcow2",
     "rebase -b locked -F qcow2 top",

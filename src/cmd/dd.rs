@@ -36,11 +36,12 @@ const MAX_BLOCK: u64 = i32::MAX as u64;
 
 fn define(command: clap::Command) -> clap::Command {
     command
+        // In this order the reference lists what an ambiguous option may have meant.
+        .arg(object())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("output-format", "FMT", "The format of the new image (raw)").short('O').long("output-format"))
         .arg(common::force_share())
-        .arg(object())
         .arg(operands(
             "if=INPUT of=OUTPUT [bs=SIZE] [count=BLOCKS] [skip=BLOCKS]",
             "The image to read and the one to make; the block size (512); how many blocks of the input there are, and how \

@@ -29,6 +29,8 @@ fn define(command: clap::Command) -> clap::Command {
     command
         .arg(common::quiet())
         .args(common::progress())
+        // In this order the reference lists what an ambiguous option may have meant.
+        .arg(common::force_share())
         .arg(common::format())
         .arg(common::image_opts())
         .arg(value("cache", "CACHE", "Cache mode of the image (writeback)").short('t').long("cache"))
@@ -43,7 +45,6 @@ fn define(command: clap::Command) -> clap::Command {
             "Change the name in the image and nothing else: right only if both backing files show the same",
         ))
         .arg(flag("compress", "Compress what is copied into the image").short('c').long("compress"))
-        .arg(common::force_share())
         .arg(object())
         .arg(operands("FILENAME", "The image"))
 }
