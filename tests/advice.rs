@@ -17,7 +17,7 @@ fn advice(outcome: &Outcome) -> Vec<&str> {
 /// What a call says that failed on a full disk, besides which request to the file called `name` it was.
 fn advice_on_room<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a str> {
     let mut said = advice(outcome);
-    let which = format!(" of '{name}' failed: No space left on device.");
+    let which = format!(" of '{name}' failed.");
     let request = said.iter().position(|line| line.contains(" bytes at offset ") && line.ends_with(&which));
     said.remove(request.unwrap_or_else(|| panic!("not which request failed: {outcome}")));
     said

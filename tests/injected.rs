@@ -85,11 +85,15 @@ fn bad_end(outcome: &Outcome, cause: &str) -> Option<String> {
     let named = |line: &str| FILES.iter().any(|name| line.contains(&format!("'{name}' ")));
     let placed =
         |line: &str| [" at offset ", "Flushing ", "Setting the length "].iter().any(|text| line.contains(text));
-    let told = |line: &str| line.starts_with("Hint: ") && named(line) && placed(line) && line.contains(cause);
+    let told = |line: &str| line.starts_with("Hint: ") && named(line) && placed(line);
     let good = match outcome.code {
         // What is done after the work, as giving space back, may fail; and for some calls there are other ways.
         0 => !outcome.stderr.contains("qemu-img: "),
-        1 => outcome.stderr.lines().any(|line| line.starts_with("qemu-img: ")) && outcome.stderr.lines().any(told),
+        1 => {
+            outcome.stderr.lines().any(|line| line.starts_with("qemu-img: "))
+                && outcome.stderr.lines().any(told)
+                && outcome.stderr.contains(cause)
+        }
         _ => false,
     };
     (!good).then(|| outcome.to_string())
