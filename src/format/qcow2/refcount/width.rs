@@ -81,6 +81,11 @@ pub(super) fn find(block: &[u8], order: u32, range: Range<usize>, used: bool) ->
 
 /// How many values from the start of `range` on equal the first one.
 pub(super) fn equal_run(block: &[u8], order: u32, range: Range<usize>) -> usize {
+    if order == 4 {
+        let mut pairs = block[range.start * 2..range.end * 2].chunks_exact(2);
+        let first = pairs.clone().next();
+        return pairs.position(|pair| Some(pair) != first).unwrap_or(range.len());
+    }
     let first = get(block, order, range.start);
     range.clone().take_while(|&index| get(block, order, index) == first).count()
 }

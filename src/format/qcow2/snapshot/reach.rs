@@ -136,20 +136,27 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
     let mut compressed = Compressed::default();
     runs.clear();
     runs.push(Run { first: table.0 >> bits, clusters: 1 });
-    for (index, entry) in bytes.chunks_exact(geometry.l2_entry_size() as usize).enumerate() {
-        let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
-        let entry = L2Entry { raw, bitmap: 0 };
-        let run = match entry.mapping(geometry) {
-            Ok(Mapping::Unallocated | Mapping::Zero(None)) => continue,
-            Ok(Mapping::Normal(host) | Mapping::Zero(Some(host))) => Run { first: host.0 >> bits, clusters: 1 },
-            Ok(Mapping::Compressed(place)) => {
+    let step = geometry.l2_entry_size() as usize;
+    let mut index = 0;
+    while index * step < bytes.len() {
+        let entries = &bytes[index * step..];
+        let entry = L2Entry { raw: raw(entries), bitmap: 0 };
+        let mapping = entry.mapping(geometry).map_err(|error| {
+            let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
+            Error::fatal_corruption(text)
+        })?;
+        index += 1;
+        let run = match mapping {
+            Mapping::Unallocated | Mapping::Zero(None) => continue,
+            Mapping::Normal(host) | Mapping::Zero(Some(host)) => {
+                let clusters = row(geometry, entries);
+                index += clusters - 1;
+                Run { first: host.0 >> bits, clusters: clusters as u64 }
+            }
+            Mapping::Compressed(place) => {
                 compressed.clusters += 1;
                 compressed.bytes += place.len;
                 Run::of_bytes(geometry, place.offset, place.len)
-            }
-            Err(error) => {
-                let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
-                return Err(Error::fatal_corruption(text));
             }
         };
         match runs.last_mut() {
@@ -159,3 +166,27 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
     }
     Ok(compressed)
 }
+
+/// How many entries from the first one on, which has a cluster of its own, are like it but for the cluster, which follows
+/// that of the one before. Large disks consist of such rows.
+pub fn row(geometry: Geometry, entries: &[u8]) -> usize {
+    /// Bits above those of an offset.
+    const FLAGS: u64 = 0xff << 56;
+    let first = raw(entries);
+    let mut next = first;
+    let follows = |entry: &&[u8]| {
+        let same = raw(entry) == next && (next ^ first) & FLAGS == 0;
+        next = next.wrapping_add(geometry.cluster_size());
+        same
+    };
+    entries.chunks_exact(geometry.l2_entry_size() as usize).take_while(follows).count()
+}
+
+/// The first word of an entry.
+fn raw(entry: &[u8]) -> u64 {
+    u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod tests;

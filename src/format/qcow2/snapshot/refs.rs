@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::reach::{PIECE, Tables, collect_runs};
+use super::reach::{PIECE, Tables, collect_runs, row};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L2Entry, Mapping};
@@ -254,14 +254,8 @@ fn renew_table(writer: &mut Writer, geometry: Geometry, bytes: &mut [u8]) -> Res
             continue;
         };
         // Entries that follow each other on the host, too, share one look at the refcounts.
-        let rest = bytes[index * step..].chunks_exact(step);
-        let mut wanted = first;
-        let row = rest.take_while(|entry| {
-            let follows = matches!(cluster_of(geometry, entry), Ok(Some(cluster)) if cluster == wanted);
-            wanted += 1;
-            follows
-        });
-        let (count, len) = writer.refcounts.get_run(first, row.count() as u64)?;
+        let len = row(geometry, &bytes[index * step..]);
+        let (count, len) = writer.refcounts.get_run(first, len as u64)?;
         for entry in bytes[index * step..].chunks_exact_mut(step).take(len as usize) {
             let flag = if count == 1 { COPIED } else { 0 };
             changed |= entry[0] & COPIED != flag;
