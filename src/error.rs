@@ -56,6 +56,31 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+/// A line below the message that only this program has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// What to do next, or what was found: a sentence.
+    Sentence(String),
+    /// Which request of a file failed, and why.
+    Request {
+        /// A sentence without its full stop.
+        failed: String,
+        /// The text of the error number.
+        cause: String,
+    },
+}
+
+impl Advice {
+    /// The line for below `message`. A cause that is in there is not told again: programs count the lines that have it.
+    pub fn below(&self, message: &str) -> String {
+        match self {
+            Advice::Sentence(text) => text.clone(),
+            Advice::Request { failed, cause } if message.contains(cause) => format!("{failed}."),
+            Advice::Request { failed, cause } => format!("{failed}: {cause}."),
+        }
+    }
+}
+
 /// How the notice of a fatal corruption begins.
 const MARKING: &str = "qcow2: Marking image as corrupt: ";
 /// How it ends.
@@ -75,7 +100,7 @@ struct Inner {
     kind: Kind,
     context: Vec<Cow<'static, str>>,
     hints: Vec<String>,
-    advice: Vec<String>,
+    advice: Vec<Advice>,
     notices: Vec<String>,
 }
 
@@ -142,18 +167,31 @@ impl Error {
         self
     }
 
-    /// Adds a sentence, if there is one, that says what to do next, which the reference does not have. It is printed below everything else.
+    /// Adds a sentence, if there is one, that says what to do next, which the reference does not have. It is printed below
+    /// everything else.
     #[must_use]
-    pub fn advise(mut self, text: impl Into<Option<String>>) -> Self {
-        self.0.advice.extend(text.into());
+    pub fn advise(self, text: impl Into<Option<String>>) -> Self {
+        self.advise_all(text.into().map(Advice::Sentence))
+    }
+
+    /// Adds which request failed with this error: a sentence without its full stop.
+    #[must_use]
+    pub fn request(self, failed: String) -> Self {
+        let cause = self.errno_text();
+        self.advise_all([Advice::Request { failed, cause }])
+    }
+
+    /// Adds advice that was made elsewhere.
+    #[must_use]
+    pub fn advise_all(mut self, advice: impl IntoIterator<Item = Advice>) -> Self {
+        self.0.advice.extend(advice);
         self
     }
 
     /// Takes over the advice of the error that led to this one.
     #[must_use]
-    pub fn caused_by(mut self, cause: &Error) -> Self {
-        self.0.advice.extend(cause.0.advice.iter().cloned());
-        self
+    pub fn caused_by(self, cause: &Error) -> Self {
+        self.advise_all(cause.advice().iter().cloned())
     }
 
     /// The number of the system alone, as the reference passes errors on; the advice stays.
@@ -225,8 +263,8 @@ impl Error {
         &self.0.hints
     }
 
-    /// What [`Error::advise`] added, in that order.
-    pub fn advice(&self) -> &[String] {
+    /// What [`Error::advise`] and [`Error::request`] added, in that order.
+    pub fn advice(&self) -> &[Advice] {
         &self.0.advice
     }
 

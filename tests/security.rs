@@ -175,12 +175,29 @@ fn put(file: &Path, puts: &[(usize, &[u8])]) {
     std::fs::write(file, image).expect("image");
 }
 
-/// Runs ours with 200 MiB of address space and two seconds of time.
-fn modest(sandbox: &Sandbox, line: &str) -> Outcome {
+/// Runs a program with 200 MiB of address space and two seconds of time.
+fn limited(sandbox: &Sandbox, program: &Path, args: &[String]) -> Outcome {
     let limits = ["--as=209715200", "--cpu=2"].map(str::to_owned);
-    let program = ours_path().display().to_string();
-    let args: Vec<_> = limits.into_iter().chain([program]).chain(words(line)).collect();
+    let args: Vec<_> = limits.into_iter().chain([program.display().to_string()]).chain(args.iter().cloned()).collect();
     program_in(sandbox.path(), "prlimit", &args)
+}
+
+/// Runs ours with these limits.
+fn modest(sandbox: &Sandbox, line: &str) -> Outcome {
+    limited(sandbox, &ours_path(), &words(line))
+}
+
+/// The limits are in force, and a sound image keeps them: else the tests that rely on them could not fail.
+#[test]
+fn modest_means_are_enough_for_sound_images_and_for_no_greedy_program() {
+    let sandbox = with_secret("qemu-img create -q -f qcow2 disk 64k");
+    for line in LOOKING {
+        modest(&sandbox, line).expect_ok(line);
+    }
+    let memory = limited(&sandbox, Path::new("dd"), &words("if=/dev/zero of=/dev/null bs=250M count=1"));
+    assert!(memory.code == 1 && memory.stderr.contains("memory exhausted"), "{memory}");
+    let time = limited(&sandbox, Path::new("sh"), &["-c", "while :; do :; done"].map(str::to_owned));
+    assert!(!(0..=3).contains(&time.code), "{time}");
 }
 
 /// What is looked at with modest means.

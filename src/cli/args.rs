@@ -21,7 +21,7 @@ use super::help;
 use super::object::{self, Objects};
 use crate::cmd::Command;
 use crate::crypto::Secrets;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Advice, Error, Kind, Result};
 use crate::sys;
 
 /// The name of the program, as messages give it.
@@ -156,7 +156,7 @@ struct ValueError {
     text: String,
     usage: bool,
     hints: Vec<String>,
-    advice: Vec<String>,
+    advice: Vec<Advice>,
 }
 
 impl From<Error> for ValueError {
@@ -229,7 +229,7 @@ pub(super) fn value_error(command: &str, error: &clap::Error) -> Error {
         let text = ours.text.clone();
         let error = Error::new(if ours.usage { Kind::Usage(text) } else { Kind::Invalid(text) });
         let error = ours.hints.iter().fold(error, |error, hint| error.hint(hint.as_str()));
-        return ours.advice.iter().fold(error, |error, advice| error.advise(advice.clone()));
+        return error.advise_all(ours.advice.iter().cloned());
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();

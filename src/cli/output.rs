@@ -36,17 +36,7 @@ pub(super) fn report_as(program: &str, error: &Error) {
     let notices: String = error.notices().iter().map(|notice| format!("{notice}\n")).collect();
     let hints: String = error.hints().iter().map(|hint| format!("{hint}\n")).collect();
     let message = error.to_string();
-    let cause = error.errno_text();
-    // Programs count the lines that name a cause.
-    let known = format!(": {cause}.");
-    let advice: String = error
-        .advice()
-        .iter()
-        .map(|advice| match advice.strip_suffix(&known).filter(|_| message.contains(&cause)) {
-            Some(short) => format!("{ADVICE}{short}.\n"),
-            None => format!("{ADVICE}{advice}\n"),
-        })
-        .collect();
+    let advice: String = error.advice().iter().map(|advice| format!("{ADVICE}{}\n", advice.below(&message))).collect();
     print_error(&format!("{notices}{program}: {message}\n{hints}{advice}"));
 }
 

@@ -6,7 +6,7 @@ use super::Command;
 use crate::cli::args::{Args, object, operands, parsed, usage_error, value};
 use crate::cli::common::{self, Output};
 use crate::cli::output::{self, Lines, print};
-use crate::error::{Error, Result};
+use crate::error::{Advice, Error, Result};
 use crate::image::{CheckNote, CheckReport, Checks, OpenFlags, Repair, open_chain};
 use crate::json;
 use crate::storage::CacheMode;
@@ -90,8 +90,7 @@ fn run(args: &Args) -> Result<i32> {
         report = CheckReport { corruptions_fixed, leaks_fixed, ..check(image, Repair::Nothing, &mut causes)? };
     }
     if report.check_errors > 0 {
-        let failed = Error::invalid("Check failed");
-        output::report(&causes.into_iter().fold(failed, |failed, cause| failed.advise(cause)));
+        output::report(&Error::invalid("Check failed").advise_all(causes));
     }
     match args.output() {
         _ if quiet => {}
@@ -107,7 +106,7 @@ fn run(args: &Args) -> Result<i32> {
 }
 
 /// Adds to `causes` which requests of files failed without ending the check.
-fn check(image: &dyn Checks, repair: Repair, causes: &mut Vec<String>) -> Result<CheckReport> {
+fn check(image: &dyn Checks, repair: Repair, causes: &mut Vec<Advice>) -> Result<CheckReport> {
     let mut lines = Lines::default();
     let result = image.check(repair, &mut |note| match note {
         CheckNote::Line(line) => lines.add(line),

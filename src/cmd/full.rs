@@ -36,14 +36,8 @@ impl Wanted {
     /// Adds to the error of a full disk how much the target needs, and how much room there is. By now the half-made target
     /// is gone.
     pub fn advise(&self, error: Error, contents: Contents<'_>, context: &OpenContext) -> Error {
-        if error.errno() != libc::ENOSPC {
-            return error;
-        }
-        let (Some(needed), Some(room)) = (self.needed(contents, context), room(&self.filename)) else { return error };
-        if needed <= room {
-            return error; // Something else is full: a quota, or the table of inodes.
-        }
-        error.advise(format!("'{}' needs up to {}; there is room for {}.", self.filename, amount(needed), amount(room)))
+        let needs = format!("'{}' needs up to", self.filename);
+        advise(error, &self.filename, &needs, || self.needed(contents, context))
     }
 
     /// An upper bound; compressed clusters may take less.
@@ -69,15 +63,23 @@ impl Wanted {
     }
 }
 
-/// Adds to the error of a full disk how much what is new of an image takes, and how much room there is.
+/// Adds to the error of a full disk how much what is new of an image takes, and how much room there is. By now the image is
+/// as it was.
 pub fn advise_on_growth(error: Error, filename: &str, growth: u64) -> Error {
-    match room(filename).filter(|_| error.errno() == libc::ENOSPC) {
-        Some(room) => error.advise(format!(
-            "What is new of '{filename}' takes {}; there is room for {}.",
-            amount(growth),
-            amount(room)
-        )),
-        None => error,
+    advise(error, filename, &format!("What is new of '{filename}' takes"), || Some(growth))
+}
+
+/// As the functions above; `takes` begins the sentence.
+fn advise(error: Error, filename: &str, takes: &str, needed: impl FnOnce() -> Option<u64>) -> Error {
+    if error.errno() != libc::ENOSPC {
+        return error;
+    }
+    match (needed(), room(filename)) {
+        (Some(needed), Some(room)) if needed > room => {
+            error.advise(format!("{takes} {}; there is room for {}.", amount(needed), amount(room)))
+        }
+        // Something else is full: a quota, or the table of inodes.
+        _ => error,
     }
 }
 

@@ -208,16 +208,12 @@ impl FileStorage {
 
     /// Says of an error which request on which file it was of. Many of the reference's messages do not.
     fn failed(&self, doing: &str, offset: u64, len: impl fmt::Display, error: impl Into<Error>) -> Error {
-        let (name, error) = (&self.name, error.into());
-        let advice = format!("{doing} {len} bytes at offset {offset} of '{name}' failed: {}.", error.errno_text());
-        error.advise(advice)
+        error.into().request(format!("{doing} {len} bytes at offset {offset} of '{}' failed", self.name))
     }
 
     /// The same for what concerns the whole file.
     fn failed_whole(&self, doing: &str, error: impl Into<Error>) -> Error {
-        let error = error.into();
-        let advice = format!("{doing} '{}' failed: {}.", self.name, error.errno_text());
-        error.advise(advice)
+        error.into().request(format!("{doing} '{}' failed", self.name))
     }
 
     /// Makes all later flushes fail with this error. The kernel reports a failed write-back once and then forgets the

@@ -183,7 +183,7 @@ pub fn row(geometry: Geometry, entries: &[u8]) -> usize {
 }
 
 /// The first word of an entry.
-fn raw(entry: &[u8]) -> u64 {
+pub fn raw(entry: &[u8]) -> u64 {
     u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"))
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::reach::{PIECE, Tables, collect_runs, row};
+use super::reach::{PIECE, Tables, collect_runs, raw, row};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L2Entry, Mapping};
@@ -268,8 +268,7 @@ fn renew_table(writer: &mut Writer, geometry: Geometry, bytes: &mut [u8]) -> Res
 
 /// The number of the host cluster of an entry to which the flag applies.
 fn cluster_of(geometry: Geometry, entry: &[u8]) -> Result<Option<u64>> {
-    let raw = u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"));
-    Ok(match (L2Entry { raw, bitmap: 0 }).mapping(geometry)? {
+    Ok(match (L2Entry { raw: raw(entry), bitmap: 0 }).mapping(geometry)? {
         Mapping::Normal(host) | Mapping::Zero(Some(host)) => Some(host.0 >> geometry.cluster_bits),
         Mapping::Unallocated | Mapping::Zero(None) | Mapping::Compressed(_) => None,
     })
