@@ -16,6 +16,6 @@ test:
 oracle only='':
     ONLY={{only}} cargo test --no-fail-fast --test oracle_info --test oracle_convert --test oracle_convert_scenes --test oracle_snapshot --test oracle_locks --test oracle_bad_input --test arguments --test clients
 
-# Random sequences with new seeds, until stopped or for so many rounds
-soak rounds='100':
-    scripts/soak {{rounds}}
+# What takes hours, by stage: matrices crashes fuzz models
+soak *stages:
+    scripts/soak {{stages}}

@@ -3,13 +3,17 @@
 //! it was or what it was to become, and a target that the run created is gone. An interruption is no failure.
 
 mod common;
+#[path = "../src/storage/testing.rs"]
+#[allow(dead_code, reason = "loop devices are for the unit tests")]
+mod mounts;
 
 use std::path::Path;
 
 use common::files::words;
 use common::looks::{CHANGES, Change, IMAGES, differences, look};
-use common::run::{Outcome, Tool, ours_path, program_in};
+use common::run::{Outcome, Tool, ours_path, program_in, reference_path};
 use common::{Report, Sandbox, collect, for_all, taken};
+use mounts::Mount;
 
 /// Makes new files: the target is `out`, and holds what the second name says.
 const TARGETS: [(&str, &str); 9] = [
@@ -199,4 +203,27 @@ fn an_interrupted_call_is_made_again() {
         found.extend(unlike(&sandbox, holds));
         report.note(line, found);
     });
+}
+
+/// On file systems that share blocks a conversion is a few `ioctl`s: one that was interrupted is made again, and what one that
+/// fails would have shared is copied.
+#[test]
+fn clones_that_are_interrupted_or_fail_lose_nothing() {
+    let Some(images) = images() else { return };
+    for mount in ["xfs", "btrfs"].iter().filter_map(|kind| Mount::new(kind, 600 << 20)) {
+        let folder = mount.path();
+        for (line, holds) in
+            [("convert -f raw -O qcow2 noise out", "noise"), ("convert -f qcow2 -O raw disk out", "disk")]
+        {
+            std::fs::copy(images.file(holds), folder.join(holds)).expect("a copy");
+            for how in ["EINTR:when=1+2", "EIO:when=1", "ENOSPC:when=1", "EOPNOTSUPP"] {
+                let Spoilt { outcome, spoilt, .. } = spoil(folder, line, "ioctl", &format!("error={how}"));
+                outcome.expect_ok(&format!("{line}, {how}"));
+                assert!(spoilt > 0, "{line}, {how}: there was no clone");
+                let compared = program_in(folder, reference_path(), &words(&format!("compare {holds} out")));
+                assert!(compared.ok(), "{line}, {how}: {compared}");
+                std::fs::remove_file(folder.join("out")).expect("the target");
+            }
+        }
+    }
 }

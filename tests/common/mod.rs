@@ -8,6 +8,7 @@
 
 pub mod bitmaps;
 pub mod breakage;
+pub mod corpus;
 pub mod damage;
 pub mod files;
 pub mod holder;
