@@ -50,3 +50,18 @@ fn clusters_that_are_all_used_alike_take_a_bit_each() {
         assert_eq!((piece.bits, piece.get(0), piece.get(4095)), (1, round + 1, round + 1));
     }
 }
+
+/// As where a table was moved when a snapshot was taken: everything is used by each snapshot, but for one cluster.
+#[test]
+fn a_few_clusters_that_are_used_otherwise_take_no_further_bits() {
+    let mut piece = Piece::new();
+    for round in 0..100 {
+        assert!(piece.add_all(0..700, 254) && piece.add_all(701..PIECE as usize, 254));
+        assert_eq!((piece.bits, piece.get(699), piece.get(700), piece.get(701)), (1, round + 1, 0, round + 1));
+        assert_eq!(piece.bytes(699..702), [round + 1, 0, round + 1]);
+    }
+    assert!(!piece.add_all(0..PIECE as usize, 100), "most of them are 100");
+    piece.set(700, 100);
+    assert!(piece.add_all(0..PIECE as usize, 101));
+    assert_eq!((piece.bits, piece.get(700), piece.get(701)), (1, 101, 101));
+}
