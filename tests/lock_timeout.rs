@@ -18,6 +18,7 @@ const LINES: &[&str] = &[
     "check --lock-timeout 20 disk",
     "commit --lock-timeout 20 -q over",
     "compare --lock-timeout 20 small disk",
+    "digest --lock-timeout 20 disk",
     "convert --lock-timeout 20 -O raw disk out",
     "convert --lock-timeout 20 -f raw -O qcow2 small disk",
     "convert --lock-timeout 20 -n -f raw -O qcow2 small disk",

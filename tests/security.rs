@@ -54,6 +54,7 @@ const OPENING: &[&str] = &[
     "dd --untrusted -f qcow2 -O raw if=disk of=out",
     "compare --untrusted -f qcow2 -F raw disk secret",
     "map --untrusted -f qcow2 disk",
+    "digest --untrusted -f qcow2 disk",
     "check --untrusted -f qcow2 disk",
     "measure --untrusted -f qcow2 -O raw disk",
     "commit --untrusted -f qcow2 disk",
