@@ -66,6 +66,7 @@ const COMERS: &[&str] = &[
     "check -U disk",
     "check -q -r leaks disk",
     "check -q -r all over",
+    "resize -q over 3M",
     "check split",
     "check -U over",
     "map disk",

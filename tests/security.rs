@@ -167,6 +167,21 @@ fn untrusted_images_have_tighter_limits() {
     }
 }
 
+/// A small image of a large disk, all of whose parts are the same table: reading it takes as long as the disk is large.
+#[test]
+fn untrusted_images_have_each_table_in_one_place() {
+    let sandbox = with_secret("qemu-img create -q -f qcow2 -o cluster_size=512 disk 64k");
+    ours(&sandbox, "check --untrusted -f qcow2 disk").expect_ok("nothing allocated");
+    let header = std::fs::read(sandbox.file("disk")).expect("disk");
+    let l1 = u64::from_be_bytes(header[40..48].try_into().expect("8 bytes")) as usize;
+    let table = 0x8000_0000_0000_0a00_u64.to_be_bytes();
+    put(&sandbox.file("disk"), &[(l1, &table), (l1 + 8, &table)]);
+    for line in ["info --untrusted -f qcow2 disk", "map --untrusted -f qcow2 disk", "check --untrusted -f qcow2 disk"] {
+        let outcome = ours(&sandbox, line);
+        assert!(outcome.code == 1 && outcome.stderr.contains("is referred to twice"), "`{line}`: {outcome}");
+    }
+}
+
 /// Puts bytes into a file, which grows where it must.
 fn put(file: &Path, puts: &[(usize, &[u8])]) {
     let mut image = std::fs::read(file).expect("image");
@@ -363,6 +378,8 @@ fn secrets_are_in_no_message() {
         "secret,id=s,data=hunter!!,format=base64",
         "secret,id=s,data=hunter2,keyid=t",
         "secret,id=s,data=hunter2,format=base85",
+        "secret,id=s,data=a,hunter2",
+        "secret,id=s,data=a,hunter2=on",
     ] {
         let args = ["info", "--object", object, "disk"].map(str::to_owned);
         let outcome = program_in(sandbox.path(), ours_path(), &args);

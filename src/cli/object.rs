@@ -82,7 +82,7 @@ fn read(text: &str) -> Result<Result<Members, &'static str>> {
         check_kind(members.required("qom-type")?)?;
         return Ok(Ok(members));
     }
-    let found = keyval::parse(text, "qom-type")?;
+    let found = keyval::parse(text, "qom-type").map_err(|error| discreet_word(error, text))?;
     let members = Members { values: found.values, json: false };
     let kind = members.optional("qom-type")?;
     if found.help && kind.is_none() {
@@ -99,6 +99,19 @@ fn discreet(error: Error) -> Error {
         None => error,
     }
 }
+
+/// An error in the words of a definition. A word without '=' behind a passphrase may be the rest of it, after a comma.
+fn discreet_word(error: Error, definition: &str) -> Error {
+    let Some((_, behind)) = definition.split_once("data=") else { return error };
+    let text = error.to_string();
+    let Some(word) = behind.split(',').find(|word| !word.is_empty() && text.contains(&format!("'{word}'"))) else {
+        return error;
+    };
+    Error::invalid(text.replace(word, "...")).advise(COMMA.to_owned())
+}
+
+/// What to do where a part of a passphrase was taken for a parameter.
+const COMMA: &str = "What is not shown may be part of a secret. A comma in a value is written twice: ',,'.";
 
 fn check_kind(kind: &str) -> Result<()> {
     match kind {
@@ -165,7 +178,10 @@ fn secret<'a>(members: &'a Members, others: &Secrets) -> Result<(&'a str, Secret
     }
     let known = |name: &str| name == "qom-type" || name == "id" || MEMBERS.contains(&name);
     if let Some(name) = members.values.keys().find(|name| !known(name)) {
-        return Err(Error::invalid(format!("Parameter '{name}' is unexpected")));
+        // One that is switched on, as 'rest=on', or a whole member of JSON may be the rest of a passphrase, too.
+        let shown = members.values.get("data").is_none() || name.chars().all(|char| char.is_ascii_lowercase());
+        let error = |name| Error::invalid(format!("Parameter '{name}' is unexpected"));
+        return Err(if shown { error(name.as_str()) } else { error("...").advise(COMMA.to_owned()) });
     }
     check_id(id)?;
     let [format, keyid, iv, data, file] = found;

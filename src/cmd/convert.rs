@@ -3,7 +3,6 @@
 //! `request` is what was asked for, `run` does it, `target` is what it writes into, `stream` finds
 //! out about sources and targets that are streams, `to_stream` writes the latter.
 
-pub(super) mod overlap;
 mod request;
 mod run;
 mod stream;

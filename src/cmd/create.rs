@@ -2,13 +2,14 @@
 
 use super::Command;
 use super::full::{Contents, Wanted};
+use super::overlap;
 use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;
 use crate::cli::create_options::{asks_for_help, option_help, parse_create_options, summary};
 use crate::cli::output::print;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, OptionDesc, protocol};
-use crate::image::{Chain, OpenContext, OpenFlags, creator, open_backing, plain_name};
+use crate::image::{Chain, OpenContext, OpenFlags, creator, file_identity, open_backing, plain_name, resolve_backing};
 use crate::number::size_argument;
 
 /// The command.
@@ -108,6 +109,7 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
         print(&format!("Formatting '{}', fmt={}{list}\n", request.filename, format.name))?;
     }
     options.0.retain(|(name, _)| name != "size");
+    overlap::check_data_file(request.filename, data_file(&options))?;
     let make = CreateRequest { filename: &filename, size, options: &options, context, no_flush: false };
     create(make).map_err(|error| {
         let wanted = Wanted { format, filename: filename.clone(), options: options.clone(), size };
@@ -143,6 +145,11 @@ fn set_backing(
     Ok(())
 }
 
+/// The name of the external data file, if there is to be one.
+fn data_file(options: &CreateOptions) -> Option<&str> {
+    options.get("data_file").filter(|name| !name.is_empty())
+}
+
 fn own_backing() -> Error {
     Error::invalid("Error: Trying to create an image with the same filename as the backing file")
 }
@@ -153,6 +160,9 @@ fn open_backing_file(request: &Request<'_>, options: &CreateOptions, context: &O
     let format = options.get("backing_fmt");
     let unnamed = || Error::invalid("Backing file specified without backing format");
     if request.unchecked {
+        let file = resolve_backing(request.filename, backing).and_then(|name| plain_name(&name)).ok();
+        let identity = file.and_then(|name| file_identity(&name));
+        check_places(request, options, |place| identity.is_some() && file_identity(place) == identity)?;
         return if format.is_some() { Ok(None) } else { Err(unnamed()) };
     }
     // Nothing is read, so no key is needed.
@@ -162,11 +172,22 @@ fn open_backing_file(request: &Request<'_>, options: &CreateOptions, context: &O
     if format.is_none() {
         return Err(unnamed().hint(format!("Detected format of {}.", chain.top().layer.format())));
     }
-    // The reference looks at the names alone, and destroys the backing file where another name leads to it.
-    if chain.contains_file(request.filename) {
+    check_places(request, options, |place| chain.contains_file(place))?;
+    Ok(Some(chain))
+}
+
+/// The new image and its data file must not be made over a file that the image will need. The reference looks at the names
+/// alone, and destroys the backing file where another name leads to it.
+fn check_places(request: &Request<'_>, options: &CreateOptions, needed: impl Fn(&str) -> bool) -> Result<()> {
+    if needed(&plain_name(request.filename)?) {
         return Err(own_backing());
     }
-    Ok(Some(chain))
+    match data_file(options) {
+        Some(name) if needed(&plain_name(name)?) => {
+            Err(Error::invalid(format!("Error: The data file '{name}' is the backing file, or one that it needs")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A disk that is too large for its format is told so.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Command;
-use super::convert::overlap;
 use super::full::{Contents, Wanted};
+use super::overlap;
 use super::watch::Watch;
 use crate::cli::args::{Args, object, operands, value};
 use crate::cli::common;

@@ -17,6 +17,7 @@ mod full;
 mod info;
 mod map;
 mod measure;
+mod overlap;
 mod rebase;
 mod resize;
 mod snapshot;

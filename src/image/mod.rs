@@ -53,7 +53,10 @@ pub use nested::storage_of;
 pub(crate) use node::Child;
 pub use node::{Node, file_identity, identity_of};
 pub use nodename::NodeNames;
-pub use open::{create_storage, open_backing, open_chain, open_layer, open_storage, plain_name, reopen_for_writing};
+pub use open::{
+    check_create_storage, create_storage, open_backing, open_chain, open_layer, open_storage, plain_name,
+    reopen_for_writing,
+};
 pub use options::as_bool;
 pub use probe::{Driver, creator, is_known_driver, probe, probes_as_raw};
 pub use report::{NodeReport, snapshot_details_json, snapshot_json};

@@ -144,8 +144,7 @@ impl Node {
         }
     }
 
-    /// The files and devices that hold this image, those of its backing files not counted, and those left out that nobody
-    /// shall lock: name and [`file_identity`].
+    /// The files and devices that hold this image, those of its backing files not counted: name and [`file_identity`].
     pub fn files(&self) -> Vec<(&str, (u64, u64))> {
         let mut files = Vec::new();
         for (_, child) in &self.parts.children {
@@ -318,10 +317,9 @@ impl Child {
 
     fn add_files<'a>(&'a self, files: &mut Vec<(&'a str, (u64, u64))>) {
         match self {
-            Child::File(file) if file.locking => {
+            Child::File(file) => {
                 files.extend(file_identity(&file.filename).map(|identity| (&*file.filename, identity)));
             }
-            Child::File(_) => {}
             Child::Image(chain) => chain.nodes().iter().for_each(|node| files.extend(node.files())),
             Child::Protocol(node) => node.image.iter().for_each(|image| image.add_files(files)),
         }

@@ -25,7 +25,7 @@ use crate::format::Format;
 use crate::nearest::did_you_mean;
 use crate::storage::{Permissions, Storage};
 
-pub use self::file::{create_storage, plain_name};
+pub use self::file::{check_create_storage, create_storage, plain_name};
 
 /// How deep images may lie inside images.
 const MAX_NESTING: usize = 32;
@@ -128,7 +128,14 @@ impl<'a> Opener<'a> {
             let depth = nodes.len();
             let flags = match depth {
                 0 => flags,
-                _ => OpenFlags { write: false, created: false, more: Permissions::NONE, ..flags },
+                _ => OpenFlags {
+                    write: false,
+                    created: false,
+                    resize: false,
+                    keep_size: false,
+                    more: Permissions::NONE,
+                    ..flags
+                },
             };
             // Each level of the chain says that it could not open the one below.
             let nest = |error: Error| (0..depth).fold(error, |error, _| error.context("Could not open backing file"));

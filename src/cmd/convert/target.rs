@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::overlap;
 use super::request::Request;
 use crate::cli::common::image_spec;
 use crate::cli::create_options::{self, parse_create_options};
 use crate::cmd::full::Wanted;
+use crate::cmd::overlap;
 use crate::copy::{Source, Status};
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, CreateRequest, Format, StreamRequest, protocol};

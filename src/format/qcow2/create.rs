@@ -16,7 +16,7 @@ use super::refcount::Refcounts;
 use super::resize;
 use crate::error::{Context, Error, Result};
 use crate::format::{CreateRequest, protocol};
-use crate::image::{create_storage, plain_name};
+use crate::image::{check_create_storage, create_storage, plain_name};
 use crate::storage::{FileRole, NewFile, Preallocation, Storage, ZeroMode};
 
 /// Creates an image, and its data file if it has one. What was made is removed when this fails.
@@ -25,6 +25,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<()> {
     check_size(&image.header)?;
     // What is said about preallocation is about the image, not about the file.
     let common = NewFile { preallocation: Preallocation::Off, ..protocol::new_file(&request, 0)? };
+    if let Some(name) = &image.data_file {
+        // Before an existing image is emptied.
+        check_create_storage(name, &NewFile { role: FileRole::Data, ..common }, request.context)?;
+    }
     let (file, guard) =
         create_storage(request.filename, &NewFile { role: FileRole::Metadata, ..common }, request.context)?;
     if file.limits().fixed_len && file.is_empty()? {

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::bitmap::{self, BitmapSet};
+use super::entry::L1Entry;
 use super::header::{Header, Purpose};
 use super::snapshot::SnapshotTable;
 use super::tables::{L1Table, L2Cache};
@@ -27,6 +28,9 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
     let (crypt, crypt_info) = crypt::open(&header, &request.storage, request.options, request.flags, request.context)?;
     let l1 =
         L1Table::read(&*request.storage, header.l1_offset, header.l1_size).context(|| "Could not read L1 table")?;
+    if request.context.policy.limits != ImageLimits::FORMAT {
+        check_distinct(l1.entries())?;
+    }
     let data = open_data_file(&header, &mut request)?;
     let snapshots = match purpose {
         Purpose::Check => SnapshotTable::default(),
@@ -62,6 +66,20 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
         writable: purpose == Purpose::Write,
         meta: Mutex::new(meta),
     }))
+}
+
+/// No image that is sound has one L2 table in two places; a crafted one becomes endless by it.
+fn check_distinct(l1: &[L1Entry]) -> Result<()> {
+    let mut tables: Vec<_> = l1.iter().filter_map(|entry| entry.table()).collect();
+    tables.sort_unstable();
+    match tables.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => {
+            let text =
+                format!("The L2 table at {:#x} is referred to twice, which is refused with --untrusted", pair[0].0);
+            Err(Error::unsupported(text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Checks sizes that the header states against the limits of whoever opens the image.

@@ -34,6 +34,12 @@ pub fn create_storage(
     Ok((Arc::new(storage), guard))
 }
 
+/// Fails where [`create_storage`] would, as far as that can be seen without a change.
+pub fn check_create_storage(filename: &str, new: &NewFile, context: &OpenContext) -> Result<()> {
+    let name = plain_name(filename)?;
+    context.patiently(|| FileStorage::check_create(&name, new))
+}
+
 /// The name of a file in the file system: without the protocol in front. An error where the name begins with a protocol
 /// that there is not.
 pub fn plain_name(filename: &str) -> Result<String> {

@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 use super::unfinished::{Before, UnfinishedFile};
 use super::{FileStorage, Kind, OpenMode, Protocol};
 use crate::error::{Context, Error, Result};
@@ -86,11 +88,7 @@ impl FileStorage {
             guard.before = Before::File;
         }
         let storage = Self::from_file(file, name, Kind::Regular, true, new.cache());
-        storage.lock(Permissions::CREATE)?;
-        if new.role != FileRole::Raw {
-            // What will be needed in a moment is asked for before anything is lost.
-            storage.lock(Permissions::FORMAT)?;
-        }
+        storage.lock_anew(new)?;
         guard.arm(&storage.file.metadata()?);
         storage.set_len(0)?;
         if new.nocow {
@@ -100,6 +98,36 @@ impl FileStorage {
         let warning = storage.hint_extent_size(hint, new.extent_size_hint.is_some());
         storage.take_space(new)?;
         Ok(Creation { storage, guard, warning })
+    }
+
+    /// Fails where [`FileStorage::create`] would, as far as that can be seen without a change: for what is made after something
+    /// else, which would be emptied for nothing.
+    pub fn check_create(name: &str, new: &NewFile) -> Result<()> {
+        let path = PathBuf::from(to_os(name));
+        let failed = || format!("Could not create '{name}'");
+        match std::fs::metadata(&path) {
+            Ok(info) if info.is_file() => {
+                let file = OpenOptions::new().read(true).write(true).open(&path).context(failed)?;
+                Self::from_file(file, name, Kind::Regular, true, new.cache()).lock_anew(new)
+            }
+            Ok(info) if info.is_dir() => Err(Error::os(libc::EISDIR)).context(failed),
+            // A device.
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                access(folder, AccessFlags::W_OK | AccessFlags::X_OK).context(failed)
+            }
+        }
+    }
+
+    /// Locks a file that is to be made anew.
+    fn lock_anew(&self, new: &NewFile) -> Result<()> {
+        self.lock(Permissions::CREATE)?;
+        if new.role != FileRole::Raw {
+            // What will be needed in a moment is asked for before anything is lost.
+            self.lock(Permissions::FORMAT)?;
+        }
+        Ok(())
     }
 
     /// As [`FileStorage::create`], where the name says by which protocol.
