@@ -104,10 +104,11 @@ fn discreet(error: Error) -> Error {
 fn discreet_word(error: Error, definition: &str) -> Error {
     let Some((_, behind)) = definition.split_once("data=") else { return error };
     let text = error.to_string();
-    let Some(word) = behind.split(',').find(|word| !word.is_empty() && text.contains(&format!("'{word}'"))) else {
-        return error;
-    };
-    Error::invalid(text.replace(word, "...")).advise(COMMA.to_owned())
+    let mut words = behind.split(',').filter(|word| !word.is_empty()).map(|word| format!("'{word}'"));
+    match words.find(|quoted| text.contains(quoted)) {
+        Some(quoted) => Error::invalid(text.replace(&quoted, "'...'")).advise(COMMA.to_owned()),
+        None => error,
+    }
 }
 
 /// What to do where a part of a passphrase was taken for a parameter.

@@ -71,6 +71,7 @@ fn mistakes_get_the_references_messages() {
         ("secret,bogus=1", "Parameter 'id' is missing"),
         ("secret,id=s", "Either 'file' or 'data' must be provided"),
         ("secret,id=s,data=a,file=pw", "'file' and 'data' are mutually exclusive"),
+        ("secret,id=s,data=x,a", "Expected '=' after parameter '...'"),
         ("secret,id=,data=abc", id),
         ("secret,id=1,data=abc", id),
         ("secret,id=1", id),

@@ -109,7 +109,7 @@ fn create(request: &Request<'_>, context: &OpenContext) -> Result<()> {
         print(&format!("Formatting '{}', fmt={}{list}\n", request.filename, format.name))?;
     }
     options.0.retain(|(name, _)| name != "size");
-    overlap::check_data_file(request.filename, data_file(&options))?;
+    overlap::check_data_file(request.filename, options.data_file())?;
     let make = CreateRequest { filename: &filename, size, options: &options, context, no_flush: false };
     create(make).map_err(|error| {
         let wanted = Wanted { format, filename: filename.clone(), options: options.clone(), size };
@@ -145,11 +145,6 @@ fn set_backing(
     Ok(())
 }
 
-/// The name of the external data file, if there is to be one.
-fn data_file(options: &CreateOptions) -> Option<&str> {
-    options.get("data_file").filter(|name| !name.is_empty())
-}
-
 fn own_backing() -> Error {
     Error::invalid("Error: Trying to create an image with the same filename as the backing file")
 }
@@ -182,7 +177,7 @@ fn check_places(request: &Request<'_>, options: &CreateOptions, needed: impl Fn(
     if needed(&plain_name(request.filename)?) {
         return Err(own_backing());
     }
-    match data_file(options) {
+    match options.data_file() {
         Some(name) if needed(&plain_name(name)?) => {
             Err(Error::invalid(format!("Error: The data file '{name}' is the backing file, or one that it needs")))
         }

@@ -53,7 +53,7 @@ impl Wanted {
             Contents::Of(_) => return None,
             Contents::Empty | Contents::Everything => None,
         };
-        if self.options.get("data_file").is_some_and(|name| !name.is_empty()) {
+        if self.options.data_file().is_some() {
             return None;
         }
         let measure = self.format.measure?;

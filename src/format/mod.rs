@@ -117,6 +117,11 @@ impl CreateOptions {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The name of the external data file, if there is to be one.
+    pub fn data_file(&self) -> Option<&str> {
+        self.get("data_file").filter(|name| !name.is_empty())
+    }
+
     /// Sets an option, in place of an earlier value.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.0.retain(|(key, _)| key != name);

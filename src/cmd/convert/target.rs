@@ -106,7 +106,7 @@ impl NewTarget {
 
     /// The names of the files that it will consist of.
     pub fn places(&self) -> Result<Vec<String>> {
-        let data_file = self.options.get("data_file").filter(|name| !name.is_empty());
+        let data_file = self.options.data_file();
         std::iter::once(self.filename.as_str()).chain(data_file).map(plain_name).collect()
     }
 
@@ -171,7 +171,7 @@ impl NewTarget {
         let name = request.target;
         let converting = || format!("{name}: error while converting {}", self.format.name);
         let backing = self.try_backing(name, context).context(|| format!("Could not open '{name}'"))?;
-        let data_file = self.options.get("data_file").filter(|name| !name.is_empty());
+        let data_file = self.options.data_file();
         overlap::check_data_file(name, data_file).context(converting)?;
         for place in std::iter::once(name).chain(data_file) {
             overlap::check_new(&plain_name(place)?, chains).context(converting)?;
