@@ -133,6 +133,21 @@ impl L2Table {
         self.dirty = true;
     }
 
+    /// How many entries in a row are empty, from the one at `index` on, among `count`.
+    pub fn empty_entries(&self, index: u64, count: u64) -> u64 {
+        let (from, to) = (self.position(index), self.position(index + count));
+        let words = self.bytes[from..to].chunks_exact(8).take_while(|word| **word == [0; 8]).count();
+        words as u64 / if self.extended { 2 } else { 1 }
+    }
+
+    /// Changes `count` entries from the one at `index` on, which are to point at as many clusters in a row, the first of
+    /// them as `first` does, and marks the table dirty.
+    pub fn set_run(&mut self, index: u64, count: u64, first: L2Entry, cluster_size: u64) {
+        for number in 0..count {
+            self.set(index + number, L2Entry { raw: first.raw + number * cluster_size, ..first });
+        }
+    }
+
     /// The table as it lies on disk.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -218,6 +233,35 @@ impl L2Cache {
             let oldest = self.tables.iter().filter(|(_, table)| !table.dirty).min_by_key(|(_, table)| table.used);
             let Some((&offset, _)) = oldest else { break };
             self.tables.remove(&offset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_entries() {
+        for extended_l2 in [false, true] {
+            let geometry = Geometry { cluster_bits: 16, extended_l2, refcount_order: 4, external_data: false };
+            let mut table = L2Table::new(geometry);
+            let entries = geometry.l2_entries();
+            assert_eq!(table.empty_entries(0, entries), entries);
+            assert_eq!(table.empty_entries(entries, 0), 0);
+            let first =
+                L2Entry { bitmap: if extended_l2 { 0xffff_ffff } else { 0 }, ..L2Entry::normal(HostOffset(MIB), true) };
+            table.set_run(5, 3, first, geometry.cluster_size());
+            for number in 0..3 {
+                let entry = L2Entry::normal(HostOffset(MIB + number * geometry.cluster_size()), true);
+                assert_eq!(table.get(5 + number), L2Entry { bitmap: first.bitmap, ..entry });
+            }
+            assert_eq!([0, 2, 5, 7, 8].map(|index| table.empty_entries(index, 10)), [5, 3, 0, 0, 10]);
+            // Half of an extended entry is enough.
+            if extended_l2 {
+                table.set(20, L2Entry { bitmap: 1, ..L2Entry::default() });
+                assert_eq!([8, 20].map(|index| table.empty_entries(index, 20)), [12, 0]);
+            }
         }
     }
 }

@@ -87,6 +87,20 @@ enum Target {
     New,
 }
 
+/// Guest bytes that need a new place: a part of one cluster, or a run of whole clusters whose entries are empty.
+struct Waiting {
+    from: u64,
+    to: u64,
+    /// The entry as it is, of every cluster.
+    old: L2Entry,
+}
+
+impl Waiting {
+    fn clusters(&self, geometry: Geometry) -> u64 {
+        (self.to - geometry.cluster_start(self.from)).div_ceil(geometry.cluster_size())
+    }
+}
+
 impl Planner<'_, '_> {
     fn geometry(&self) -> Geometry {
         self.qcow2.geometry
@@ -115,9 +129,16 @@ impl Planner<'_, '_> {
             let table = self.meta.writable_table(geometry, geometry.l1_index(GuestOffset(at)))?;
             let span_end = (at / geometry.l2_span() + 1) * geometry.l2_span();
             let part_end = end.min(span_end);
-            // Clusters of this part that wait for a new place, which shall be contiguous.
-            let mut waiting: Vec<(u64, u64, L2Entry)> = Vec::new();
+            // What of this part waits for a new place, which shall be contiguous.
+            let mut waiting = Vec::new();
             while at < part_end {
+                let empty = self.empty_clusters(table, at, part_end)?;
+                if empty > 0 {
+                    let next = at + empty * cluster;
+                    waiting.push(Waiting { from: at, to: next, old: L2Entry::default() });
+                    at = next;
+                    continue;
+                }
                 let next = (geometry.cluster_start(at) + cluster).min(part_end);
                 let entry = self.meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(at)));
                 if !self.same_cluster(at, next)? {
@@ -126,7 +147,7 @@ impl Planner<'_, '_> {
                             self.allocate(&mut waiting)?;
                             self.in_place(at, next, entry, host)?;
                         }
-                        Target::New => waiting.push((at, next, entry)),
+                        Target::New => waiting.push(Waiting { from: at, to: next, old: entry }),
                     }
                 }
                 at = next;
@@ -134,6 +155,17 @@ impl Planner<'_, '_> {
             self.allocate(&mut waiting)?;
         }
         Ok(())
+    }
+
+    /// How many whole clusters from `at` up to `end`, which are in the same L2 table, have empty entries and get a new
+    /// place. Most of a new image is such, and takes one step for a run of clusters instead of one for each.
+    fn empty_clusters(&mut self, table: HostOffset, at: u64, end: u64) -> Result<u64> {
+        let geometry = self.geometry();
+        let whole = (end - at) >> geometry.cluster_bits;
+        if geometry.external_data || geometry.in_cluster(at) != 0 || whole == 0 {
+            return Ok(0);
+        }
+        Ok(self.meta.l2.get(table)?.empty_entries(geometry.l2_index(GuestOffset(at)), whole))
     }
 
     /// Whether this cluster has been planned already, by an earlier place that covers other subclusters of it.
@@ -186,10 +218,9 @@ impl Planner<'_, '_> {
             let entry = self.meta.l2.get(table)?.get(geometry.l2_index(GuestOffset(at)));
             let Ok(Target::InPlace(host)) = self.target(at, entry) else { return Ok(false) };
             let kind = ChangeKind::Plain { written: subclusters(geometry, at, next), replaces: false };
-            if (Change { guest: geometry.cluster_start(at), host, old: entry, untouched: false, kind })
-                .new_entry(geometry)
-                != entry
-            {
+            let change =
+                Change { guest: geometry.cluster_start(at), host, clusters: 1, old: entry, untouched: false, kind };
+            if change.new_entry(geometry) != entry {
                 return Ok(false);
             }
             self.reservation.add_piece(at, next, host.0 + geometry.in_cluster(at), false);
@@ -203,7 +234,7 @@ impl Planner<'_, '_> {
         let start = geometry.cluster_start(from);
         let written = subclusters(geometry, from, to);
         let kind = ChangeKind::Plain { written, replaces: false };
-        let change = Change { guest: start, host, old: entry, untouched: false, kind };
+        let change = Change { guest: start, host, clusters: 1, old: entry, untouched: false, kind };
         if change.new_entry(geometry) != entry {
             self.reservation.add_tail(from, to, &change);
             self.reservation.changes.push(change);
@@ -213,21 +244,24 @@ impl Planner<'_, '_> {
     }
 
     /// Finds new clusters, in a row, for those that wait.
-    fn allocate(&mut self, waiting: &mut Vec<(u64, u64, L2Entry)>) -> Result<()> {
+    fn allocate(&mut self, waiting: &mut Vec<Waiting>) -> Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
         let geometry = self.geometry();
-        let found = self.meta.writer()?.refcounts.allocate(waiting.len() as u64)?;
-        for (number, (from, to, old)) in (0..).zip(waiting.drain(..)) {
+        let wanted = waiting.iter().map(|part| part.clusters(geometry)).sum();
+        let found = self.meta.writer()?.refcounts.allocate(wanted)?;
+        let mut host = found.offset;
+        for part in waiting.drain(..) {
+            let (clusters, Waiting { from, to, old }) = (part.clusters(geometry), part);
             let start = geometry.cluster_start(from);
-            let host = HostOffset(found.offset.0 + number * geometry.cluster_size());
             let written = subclusters(geometry, from, to);
             let kind = ChangeKind::Plain { written, replaces: true };
-            let change = Change { guest: start, host, old, untouched: found.untouched, kind };
+            let change = Change { guest: start, host, clusters, old, untouched: found.untouched, kind };
             self.reservation.add_tail(from, to, &change);
             self.reservation.changes.push(change);
             self.reservation.add_piece(from, to, host.0 + (from - start), found.untouched);
+            host.0 += clusters * geometry.cluster_size();
         }
         Ok(())
     }
@@ -249,7 +283,7 @@ impl Planner<'_, '_> {
         }
         let host = self.meta.writer()?.refcounts.allocate_bytes(stored)?;
         let kind = ChangeKind::Compressed { stored };
-        self.reservation.changes.push(Change { guest, host, old, untouched: false, kind });
+        self.reservation.changes.push(Change { guest, host, clusters: 1, old, untouched: false, kind });
         let payload = Payload::Compressed { stored };
         self.reservation.pieces.push(Piece { guest, len: end - guest, host: host.0, payload, zeroed: false });
         Ok(())

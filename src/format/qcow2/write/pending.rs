@@ -12,13 +12,16 @@ use crate::storage::{DebugEvent, RangeKind, Storage};
 /// Bytes of zeros, or of copied subclusters, handled at a time.
 const CHUNK: usize = 1 << 20;
 
-/// What becomes of one guest cluster when its reservation is published.
+/// What becomes of one guest cluster, or of a run of empty ones, when its reservation is published.
 #[derive(Debug)]
 pub(super) struct Change {
-    /// Start of the guest cluster.
+    /// Start of the (first) guest cluster.
     pub guest: u64,
     /// Start of its place.
     pub host: HostOffset,
+    /// How many clusters in a row change in the same way, in one L2 table and with their places in a row. More than one
+    /// only where whole clusters get plain bytes and nothing was there before (`old` is empty).
+    pub clusters: u64,
     /// The entry as it was when the place was reserved.
     pub old: L2Entry,
     /// Whether nothing was ever written to the place.
@@ -62,7 +65,7 @@ impl Change {
         }
     }
 
-    /// The entry that publishes the change.
+    /// The (first) entry that publishes the change.
     pub fn new_entry(&self, geometry: Geometry) -> L2Entry {
         match self.kind {
             ChangeKind::Compressed { stored } => L2Entry::compressed(geometry, self.host, stored),
@@ -80,7 +83,9 @@ impl Change {
     fn allocated(&self, geometry: Geometry) -> Option<Run> {
         match self.kind {
             ChangeKind::Plain { replaces: false, .. } => None,
-            ChangeKind::Plain { .. } => Some(Run::of_bytes(geometry, self.host, geometry.cluster_size())),
+            ChangeKind::Plain { .. } => {
+                Some(Run::of_bytes(geometry, self.host, self.clusters * geometry.cluster_size()))
+            }
             ChangeKind::Compressed { stored } => Some(Run::of_bytes(geometry, self.host, stored)),
         }
     }
@@ -243,15 +248,19 @@ impl<'a> Reservation<'a> {
             let index = geometry.l2_index(guest);
             let new = change.new_entry(geometry);
             let table = meta.l2.get(place)?;
-            if table.get(index) != change.old {
+            let empty = change.old == L2Entry::default();
+            let unchanged = if empty {
+                table.empty_entries(index, change.clusters) == change.clusters
+            } else {
+                table.get(index) == change.old
+            };
+            if !unchanged {
                 return Err(changed_meanwhile());
             }
-            if change.allocated(geometry).is_some() && change.old != L2Entry::default() {
+            if !empty && change.allocated(geometry).is_some() {
                 meta.free_entry(geometry, change.guest, change.old, Discard::Other)?;
-                meta.l2.get(place)?.set(index, new);
-            } else {
-                table.set(index, new);
             }
+            meta.l2.get(place)?.set_run(index, change.clusters, new, geometry.cluster_size());
             self.published += 1;
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::crypto::Secrets;
 use crate::error::Kind;
 use crate::format::CreateOptions;
 use crate::format::qcow2::testing::{available, expect, open_storage};
-use crate::image::{ImageSpec, Layer, OpenContext, OpenFlags, Payload, Place, ZeroFlags, open_layer};
+use crate::image::{ExtentKind, ImageSpec, Layer, OpenContext, OpenFlags, Payload, Place, ZeroFlags, open_layer};
 use crate::storage::Storage;
 use crate::storage::fault::{Event, FaultStorage};
 
@@ -248,17 +248,53 @@ fn random_writes_with_a_data_file() {
     }
 }
 
-/// Places that are there already and nobody shares take single bytes; nothing else is written then.
-#[test]
-fn parts_of_clusters() {
-    const CLUSTER: u64 = 65536;
+/// A new image of clusters of 64 KiB in memory, with or without subclusters.
+fn in_memory(extended_l2: &str) -> (Arc<FaultStorage>, Box<dyn Layer>) {
     let mut options = CreateOptions::default();
-    options.set("extended_l2", "off");
+    options.set("extended_l2", extended_l2);
     let image = options::check(&options, SIZE, &Secrets::default()).unwrap();
     let storage = Arc::new(FaultStorage::in_memory());
     let file = Arc::clone(&storage) as Arc<dyn Storage>;
     write_image(&file, None, image).unwrap();
-    let layer = open_storage(file, OpenFlags::WRITE).unwrap();
+    (storage, open_storage(file, OpenFlags::WRITE).unwrap())
+}
+
+/// Two that write to one of many clusters at a time: the first to publish wins, nothing of the other is left, not even
+/// clusters that are counted.
+#[test]
+fn a_cluster_within_a_run_changes_meanwhile() {
+    const CLUSTER: u64 = 65536;
+    for extended_l2 in ["off", "on"] {
+        let (storage, layer) = in_memory(extended_l2);
+        let reserve = |guest, len| layer.prepare(&[Place { guest, len, payload: Payload::Plain }]).unwrap();
+        let (many, one) = (reserve(0, 20 * CLUSTER), reserve(19 * CLUSTER, CLUSTER));
+        many.write(0, &[1; 20 * CLUSTER as usize]).unwrap();
+        one.write(19 * CLUSTER, &[2; CLUSTER as usize]).unwrap();
+        one.commit().unwrap();
+        assert_eq!(many.commit().unwrap_err().errno(), libc::EBUSY);
+        layer.flush().unwrap();
+        let mapped = layer.map(0, SIZE).unwrap();
+        assert_eq!((mapped.len, mapped.kind), (19 * CLUSTER, ExtentKind::Unallocated), "extended_l2={extended_l2}");
+        assert!(matches!(layer.map(19 * CLUSTER, CLUSTER).unwrap().kind, ExtentKind::Data { .. }));
+        drop(layer);
+        if available() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.qcow2");
+            let mut bytes = vec![0; storage.len().unwrap() as usize];
+            storage.read_at(&mut bytes, 0).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            let mut model = vec![0; SIZE as usize];
+            model[19 * CLUSTER as usize..20 * CLUSTER as usize].fill(2);
+            check(path.to_str().unwrap(), &model, &format!("extended_l2={extended_l2}"));
+        }
+    }
+}
+
+/// Places that are there already and nobody shares take single bytes; nothing else is written then.
+#[test]
+fn parts_of_clusters() {
+    const CLUSTER: u64 = 65536;
+    let (storage, layer) = in_memory("off");
     write(&*layer, 0, &[1; 2 * CLUSTER as usize]);
     write_compressed(&*layer, 3 * CLUSTER, &[2; CLUSTER as usize]);
     layer.zero(CLUSTER, CLUSTER, ZeroFlags { may_unmap: false }).unwrap();
