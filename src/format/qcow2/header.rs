@@ -13,7 +13,7 @@ mod rewrite;
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use self::extensions::{c_string, unknown_feature_names};
+use self::extensions::{c_string, is_complete, unknown_feature_names};
 pub use self::rewrite::replace as replace_header;
 use super::geometry::Geometry;
 use crate::error::{Context, Error, Result};
@@ -128,6 +128,10 @@ struct RawV3 {
 
 const V2_LEN: usize = 72;
 const V3_LEN: usize = 112;
+
+/// What is read of the first cluster to begin with. It nearly always has the whole header; the rest, of up to 2 MiB, is
+/// read where extensions go on there.
+const HEAD: usize = 4096;
 /// The shortest version 3 header: everything before the compression type.
 const V3_MIN_LEN: u64 = 104;
 const _: () = assert!(size_of::<RawV2>() == V2_LEN && size_of::<RawV3>() == V3_LEN - V2_LEN);
@@ -240,10 +244,10 @@ impl Header {
 
     /// Reads and checks header and extensions of an image, with no more demands than the purpose makes.
     pub fn read(file: &dyn Storage, purpose: Purpose) -> Result<Header> {
-        let mut fixed = [0; V3_LEN];
-        file.read_at(&mut fixed, 0).context(|| "Could not read qcow2 header")?;
-        let v2 = RawV2::read_from_bytes(&fixed[..V2_LEN]).expect("the length is right");
-        let mut v3 = RawV3::read_from_bytes(&fixed[V2_LEN..]).expect("the length is right");
+        let mut first = vec![0; HEAD];
+        file.read_at(&mut first, 0).context(|| "Could not read qcow2 header")?;
+        let v2 = RawV2::read_from_bytes(&first[..V2_LEN]).expect("the length is right");
+        let mut v3 = RawV3::read_from_bytes(&first[V2_LEN..V3_LEN]).expect("the length is right");
         if v2.magic.get() != MAGIC {
             return Err(Error::invalid("Image is not in qcow2 format"));
         }
@@ -276,9 +280,14 @@ impl Header {
         if backing_offset > cluster_size {
             return Err(Error::invalid("Invalid backing file offset"));
         }
-        // The rest of the first cluster; a file that ends earlier reads as zeros, which end the extensions.
-        let mut first = vec![0; 1 << cluster_bits];
-        file.read_at(&mut first, 0)?;
+        let backing_end = backing_offset.saturating_add(v2.backing_file_size.get().into());
+        // Behind the end of the file there are zeros, which end the extensions.
+        let head = first.len().min(index(cluster_size));
+        let complete = is_complete(&first[..head], header_length, backing_end);
+        first.resize(if complete { head } else { index(cluster_size) }, 0);
+        if let Some(rest) = first.get_mut(HEAD..) {
+            file.read_at(rest, HEAD as u64)?;
+        }
         let unknown_fields = first.get(V3_LEN..index(header_length)).unwrap_or(&[]).to_vec();
         let mut header = Header {
             version,

@@ -64,6 +64,28 @@ fn comes_back_as_it_was_written() {
     }
 }
 
+/// What lies behind the part that is read first is found all the same, wherever it begins.
+#[test]
+fn headers_are_read_to_their_end() {
+    let base = Some(b"base.raw".to_vec());
+    for len in (HEAD - 600..HEAD + 16).chain([HEAD * 3]) {
+        let unknown_extensions = vec![(0x1234_5678, vec![7; len])];
+        for backing_file in [None, base.clone()] {
+            let header = Header { unknown_extensions: unknown_extensions.clone(), backing_file, ..sample(3) };
+            assert_eq!(read(header.to_bytes().expect("it fits")).expect("it is valid"), header, "{len}");
+        }
+    }
+    let header = Header { unknown_fields: vec![9; HEAD], backing_file: base, ..sample(3) };
+    assert_eq!(read(header.to_bytes().expect("it fits")).expect("it is valid"), header);
+    // An extension that ends with the cluster, without one that says so.
+    let mut bytes = sample(3).to_bytes().expect("it fits");
+    bytes[112..116].fill(0x55);
+    bytes[116..120].copy_from_slice(&(65536_u32 - 120).to_be_bytes());
+    assert_eq!(read(bytes.clone()).expect("it is valid").unknown_extensions[0].1.len(), 65536 - 120);
+    bytes[116..120].copy_from_slice(&(65536_u32 - 119).to_be_bytes());
+    assert_eq!(read(bytes).expect_err("too long").to_string(), "Header extension too large");
+}
+
 #[test]
 fn does_not_write_beyond_the_first_cluster() {
     let header = Header { cluster_bits: 9, backing_file: Some(vec![b'x'; 400]), ..sample(3) };

@@ -21,19 +21,9 @@ const EXT_DATA_FILE: u32 = 0x4441_5441;
 impl Header {
     /// Reads the extensions in `area`, which begins behind the header.
     pub(super) fn read_extensions(&mut self, area: &[u8]) -> Result<()> {
-        let mut rest = area;
-        let too_large = || Error::invalid("Header extension too large");
-        while !rest.is_empty() {
-            let (head, body) = rest.split_at_checked(8).ok_or_else(too_large)?;
-            let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
-            let len = index(u32::from_be_bytes(head[4..].try_into().expect("four bytes")).into());
-            let data = body.get(..len).ok_or_else(too_large)?;
-            if magic == EXT_END {
-                break;
-            }
+        for extension in Extensions(area) {
+            let (magic, data) = extension?;
             self.read_extension(magic, data)?;
-            let padded = len.next_multiple_of(8);
-            rest = body.get(padded..).unwrap_or(&[]);
         }
         Ok(())
     }
@@ -48,7 +38,7 @@ impl Header {
                 self.backing_format = Some(c_string(data));
             }
             // The names are written anew with what this program knows.
-            EXT_FEATURE_NAMES => {}
+            EXT_END | EXT_FEATURE_NAMES => {}
             EXT_CRYPTO => self.read_crypto_pointer(data)?,
             EXT_BITMAPS => {
                 if data.len() != 24 {
@@ -178,18 +168,39 @@ pub(super) fn unknown_feature_names(unknown: u64, extensions: &[u8]) -> String {
 }
 
 fn find_extension(area: &[u8], wanted: u32) -> Option<&[u8]> {
-    let mut rest = area;
-    loop {
-        let (head, body) = rest.split_at_checked(8)?;
+    Extensions(area).map_while(Result::ok).find(|(magic, _)| *magic == wanted).map(|(_, data)| data)
+}
+
+/// Whether `head`, which is the beginning of the file, has all that belongs to the header. `backing_end`: where the backing
+/// file name ends, which comes behind the extensions; 0 without one.
+pub(super) fn is_complete(head: &[u8], header_length: u64, backing_end: u64) -> bool {
+    let area = head.get(index(header_length)..).unwrap_or(&[]);
+    backing_end <= head.len() as u64 && find_extension(area, EXT_END).is_some()
+}
+
+/// Magic number and data of each extension in a range of bytes, up to the one that says it is the last, or to the end.
+struct Extensions<'a>(&'a [u8]);
+
+impl<'a> Extensions<'a> {
+    fn take(&mut self) -> Option<(u32, &'a [u8])> {
+        let (head, body) = std::mem::take(&mut self.0).split_at_checked(8)?;
         let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
         let len = index(u32::from_be_bytes(head[4..].try_into().expect("four bytes")).into());
-        if magic == EXT_END {
+        let data = body.get(..len)?;
+        if magic != EXT_END {
+            self.0 = body.get(len.next_multiple_of(8)..).unwrap_or(&[]);
+        }
+        Some((magic, data))
+    }
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = Result<(u32, &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
             return None;
         }
-        let data = body.get(..len)?;
-        if magic == wanted {
-            return Some(data);
-        }
-        rest = body.get(len.next_multiple_of(8)..)?;
+        Some(self.take().ok_or_else(|| Error::invalid("Header extension too large")))
     }
 }
