@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use crate::copy::scan::is_zero;
+use crate::copy::scan::{is_equal, is_zero};
 use crate::copy::{Monitor, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Chain, Status};
@@ -203,7 +203,7 @@ impl Comparison<'_> {
         let (first, second) = (&mut first[..len as usize], &mut second[..len as usize]);
         self.read(0, at, first)?;
         self.read(1, at, second)?;
-        if first == second {
+        if is_equal(first, second) {
             return Ok(None);
         }
         let differing = first.iter().zip(second.iter()).position(|(a, b)| a != b);

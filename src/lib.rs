@@ -17,6 +17,7 @@ pub mod json;
 pub mod nearest;
 pub mod number;
 pub mod rebase;
+pub mod scratch;
 pub mod storage;
 pub mod sys;
 pub mod text;

@@ -5,9 +5,12 @@ fn one_byte_anywhere_is_found() {
     for len in [0, 1, 63, 255, 256, 257, 4096, 5000] {
         let mut bytes = vec![0; len];
         assert!(is_zero(&bytes));
+        let zeros = bytes.clone();
+        assert!(is_equal(&bytes, &zeros) && !is_equal(&bytes, &vec![0; len + 1]));
         for at in (0..len).step_by(61).chain(len.checked_sub(1)) {
             bytes[at] = 1;
             assert!(!is_zero(&bytes), "byte {at} of {len}");
+            assert!(!is_equal(&bytes, &zeros) && !is_equal(&zeros, &bytes), "byte {at} of {len}");
             bytes[at] = 0;
         }
     }

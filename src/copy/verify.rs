@@ -17,7 +17,7 @@ use qcow2_rs::helpers::Qcow2IoBuf;
 use qcow2_rs::ops::Qcow2IoOps;
 use qcow2_rs::utils::qcow2_alloc_dev;
 
-use super::scan::is_zero;
+use super::scan::{is_equal, is_zero};
 use super::source::{Source, Status};
 use super::{Monitor, Phase, plan::WINDOW};
 use crate::error::{Context, Error, Kind, Result};
@@ -98,7 +98,7 @@ fn compare(
         if !read(at, found).context(|| format!("error while reading the target at byte {at}"))? {
             return Ok(false);
         }
-        if wanted != found {
+        if !is_equal(wanted, found) {
             return Err(difference(at, wanted, found, target, reader));
         }
         at += len as u64;

@@ -59,6 +59,7 @@ use crate::image::{
     Amend, BackingRef, Bitmaps, Checks, CompressionLevel, Compressor, Extent, ExtentKind, Layer, LayerInfo,
     LayerLimits, Pending, Place, Resize, Snapshots, ZeroFlags, not_supported,
 };
+use crate::scratch;
 use crate::storage::{DebugEvent, Storage};
 use crate::units::{SECTOR, align_down, align_up};
 
@@ -165,17 +166,18 @@ impl Qcow2 {
 
     fn read_compressed(&self, host: u64, stored: u64, skipped: u64, buf: &mut [u8]) -> Result<()> {
         // Both are at most two clusters, that is 4 MiB; `skipped` is less than a cluster.
-        let mut bytes = vec![0; stored as usize];
-        self.file.event(DebugEvent::ReadCompressed);
-        self.file.read_at(&mut bytes, host)?;
-        let cluster_size = self.geometry.cluster_size() as usize;
-        if skipped == 0 && buf.len() == cluster_size {
-            return compress::decompress(self.compression, &bytes, buf);
-        }
-        let mut cluster = vec![0; cluster_size];
-        compress::decompress(self.compression, &bytes, &mut cluster)?;
-        buf.copy_from_slice(&cluster[skipped as usize..skipped as usize + buf.len()]);
-        Ok(())
+        scratch::with(stored as usize, |bytes| {
+            self.file.event(DebugEvent::ReadCompressed);
+            self.file.read_at(bytes, host)?;
+            let cluster_size = self.geometry.cluster_size() as usize;
+            if skipped == 0 && buf.len() == cluster_size {
+                return compress::decompress(self.compression, bytes, buf);
+            }
+            let mut cluster = vec![0; cluster_size];
+            compress::decompress(self.compression, bytes, &mut cluster)?;
+            buf.copy_from_slice(&cluster[skipped as usize..skipped as usize + buf.len()]);
+            Ok(())
+        })
     }
 }
 

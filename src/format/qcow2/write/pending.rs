@@ -7,6 +7,7 @@ use super::super::txn::Discard;
 use super::{ALL, Meta, Qcow2};
 use crate::error::{Error, Result};
 use crate::image::{ExtentKind, Layer, Payload, Pending, Piece};
+use crate::scratch;
 use crate::storage::{DebugEvent, RangeKind, Storage};
 
 /// Bytes of zeros, or of copied subclusters, handled at a time.
@@ -308,9 +309,11 @@ impl Pending for Reservation<'_> {
                     for (number, part) in (0..).zip(now.chunks(CHUNK)) {
                         let skipped = number * CHUNK as u64;
                         let host = piece.host + inside + skipped;
-                        let mut sectors = part.to_vec();
-                        crypt.encrypt(at + skipped, host, &mut sectors)?;
-                        self.qcow2.data.write_at(&sectors, host)?;
+                        scratch::with(part.len(), |sectors| {
+                            sectors.copy_from_slice(part);
+                            crypt.encrypt(at + skipped, host, sectors)?;
+                            self.qcow2.data.write_at(sectors, host)
+                        })?;
                     }
                 }
             }
