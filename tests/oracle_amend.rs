@@ -168,6 +168,12 @@ const LINES: &[&str] = &[
     "amend -o compat=0.10 --image-opts driver=qcow2,file.filename=disk",
     "amend -o compat=0.10 --image-opts -f qcow2 driver=qcow2,file.filename=disk",
     "amend --object secret -o compat=1.1 disk",
+    // A header that does not fit into its cluster.
+    "amend -o data_file=dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+     dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+     dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+     dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd\
+     dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd small",
     "amend -o id=x disk",
 ];
 
@@ -177,7 +183,8 @@ const SCENE: &str = "Q=qemu-img\n$Q create -q -f qcow2 disk 10M; qemu-io -c 'wri
     $Q create -q plain 5M; qemu-io -f raw -c 'write -P 9 0 5M' plain >/dev/null\n\
     $Q create -q -f qcow2 -b plain -F raw over; qemu-io -c 'write -z 1M 1M' over >/dev/null\n\
     $Q snapshot -c one over; qemu-io -c 'write -z -u 3M 200k' over >/dev/null\n\
-    $Q create -q -f qcow2 -o data_file=data external 5M; cp data other";
+    $Q create -q -f qcow2 -o data_file=data external 5M; cp data other\n\
+    $Q create -q -f qcow2 -o cluster_size=512,data_file=less small 1M";
 
 #[test]
 fn lines_right_and_wrong() {

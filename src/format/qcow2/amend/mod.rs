@@ -13,7 +13,7 @@ use super::Qcow2;
 use super::crypt::Crypt;
 use super::header::{Header, autoclear, compatible, crypt_method};
 use crate::crypto::luks::{HeaderWindow, KeyChange, KeySlots};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, OptionDesc, OptionType};
 use crate::image::Amend;
 use crate::number::parse_number;
@@ -104,7 +104,7 @@ impl Qcow2 {
             None => {}
         }
         // Whether it still fits is known before anything happens.
-        header.to_bytes()?;
+        header.to_bytes().context(|| "Failed to update the image header")?;
         meta.header = header;
         meta.writer()?.header_changed();
         meta.flush()
