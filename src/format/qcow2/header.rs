@@ -129,9 +129,13 @@ struct RawV3 {
 const V2_LEN: usize = 72;
 const V3_LEN: usize = 112;
 
-/// What is read of the first cluster to begin with. It nearly always has the whole header; the rest, of up to 2 MiB, is
-/// read where extensions go on there.
-const HEAD: usize = 4096;
+/// What is read of the first cluster to begin with, which is the whole of the smallest ones.
+const HEAD: usize = 512;
+
+/// What is read next, where the header goes on behind [`HEAD`]. It nearly always ends there; the rest of the cluster, up to
+/// 2 MiB, is read where it does not.
+const LONG_HEAD: usize = 4096;
+
 /// The shortest version 3 header: everything before the compression type.
 const V3_MIN_LEN: u64 = 104;
 const _: () = assert!(size_of::<RawV2>() == V2_LEN && size_of::<RawV3>() == V3_LEN - V2_LEN);
@@ -282,12 +286,15 @@ impl Header {
         }
         let backing_end = backing_offset.saturating_add(v2.backing_file_size.get().into());
         // Behind the end of the file there are zeros, which end the extensions.
-        let head = first.len().min(index(cluster_size));
-        let complete = is_complete(&first[..head], header_length, backing_end);
-        first.resize(if complete { head } else { index(cluster_size) }, 0);
-        if let Some(rest) = first.get_mut(HEAD..) {
-            file.read_at(rest, HEAD as u64)?;
+        for len in [LONG_HEAD, index(cluster_size)].map(|len| len.min(index(cluster_size))) {
+            let known = first.len();
+            if known < len && !is_complete(&first, header_length, backing_end) {
+                first.resize(len, 0);
+                file.read_at(&mut first[known..], known as u64)?;
+            }
         }
+        let end = if backing_offset == 0 { first.len() } else { index(backing_offset) };
+        let area = first.get(index(header_length)..end).unwrap_or(&[]);
         let unknown_fields = first.get(V3_LEN..index(header_length)).unwrap_or(&[]).to_vec();
         let mut header = Header {
             version,
@@ -313,14 +320,12 @@ impl Header {
             unknown_fields,
             unknown_extensions: Vec::new(),
         };
-        header.check_features(v3.compression_type, purpose, first.get(index(header_length)..).unwrap_or(&[]))?;
+        header.check_features(v3.compression_type, purpose, area)?;
         header.check_tables(purpose)?;
         if header.crypt_method > crypt_method::LUKS {
             // The number is signed in the reference's message.
             return Err(Error::invalid(format!("Unsupported encryption method {}", header.crypt_method.cast_signed())));
         }
-        let end = if backing_offset == 0 { first.len() } else { index(backing_offset) };
-        let area = first.get(index(header_length)..end).unwrap_or(&[]);
         header.read_extensions(area)?;
         header.read_backing_name(&first, backing_offset, u64::from(v2.backing_file_size.get()))?;
         Ok(header)

@@ -1,7 +1,10 @@
 //! The header: written and read back, and every field with values that make no sense.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::storage::MemStorage;
+use crate::storage::fault::{FaultStorage, Op};
 
 fn sample(version: u32) -> Header {
     Header {
@@ -61,6 +64,12 @@ fn comes_back_as_it_was_written() {
     for header in [sample(2), sample(3), full, external, luks, zstd] {
         let bytes = header.to_bytes().expect("it fits");
         assert_eq!(read(bytes).expect("it is valid"), header);
+        // Extensions begin where the header ends, which may be anywhere.
+        for more in 0..if header.version == 3 { 20 } else { 0 } {
+            let header = Header { unknown_fields: vec![1; more], ..header.clone() };
+            let bytes = header.to_bytes().expect("it fits");
+            assert_eq!(read(bytes).expect("it is valid"), header, "{more} bytes more");
+        }
     }
 }
 
@@ -68,14 +77,20 @@ fn comes_back_as_it_was_written() {
 #[test]
 fn headers_are_read_to_their_end() {
     let base = Some(b"base.raw".to_vec());
-    for len in (HEAD - 600..HEAD + 16).chain([HEAD * 3]) {
+    let lens = [HEAD, LONG_HEAD].into_iter().flat_map(|border| border.saturating_sub(600)..border + 16);
+    for len in lens.chain([LONG_HEAD * 3]) {
         let unknown_extensions = vec![(0x1234_5678, vec![7; len])];
-        for backing_file in [None, base.clone()] {
-            let header = Header { unknown_extensions: unknown_extensions.clone(), backing_file, ..sample(3) };
-            assert_eq!(read(header.to_bytes().expect("it fits")).expect("it is valid"), header, "{len}");
+        for (backing_file, cluster_bits) in [(None, 16), (base.clone(), 16), (None, 9), (base.clone(), 12)] {
+            let l1_size = if cluster_bits == 16 { 1 } else { 400 };
+            let unknown_extensions = unknown_extensions.clone();
+            let header = Header { unknown_extensions, backing_file, cluster_bits, l1_size, ..sample(3) };
+            match header.to_bytes() {
+                Ok(bytes) => assert_eq!(read(bytes).expect("it is valid"), header, "{len}, 2^{cluster_bits}"),
+                Err(error) => assert!(error.errno() == libc::ENOSPC && cluster_bits < 16, "{error}"),
+            }
         }
     }
-    let header = Header { unknown_fields: vec![9; HEAD], backing_file: base, ..sample(3) };
+    let header = Header { unknown_fields: vec![9; LONG_HEAD], backing_file: base, ..sample(3) };
     assert_eq!(read(header.to_bytes().expect("it fits")).expect("it is valid"), header);
     // An extension that ends with the cluster, without one that says so.
     let mut bytes = sample(3).to_bytes().expect("it fits");
@@ -84,6 +99,32 @@ fn headers_are_read_to_their_end() {
     assert_eq!(read(bytes.clone()).expect("it is valid").unknown_extensions[0].1.len(), 65536 - 120);
     bytes[116..120].copy_from_slice(&(65536_u32 - 119).to_be_bytes());
     assert_eq!(read(bytes).expect_err("too long").to_string(), "Header extension too large");
+}
+
+/// A bad sector elsewhere is no reason not to open an image.
+#[test]
+fn nothing_behind_the_header_is_read() {
+    for (cluster_bits, len, reads) in [(9, 0, 1), (16, 0, 1), (12, 600, 2), (16, 600, 2), (16, 5000, 3)] {
+        let unknown_extensions = if len > 0 { vec![(0x1234_5678, vec![7; len])] } else { Vec::new() };
+        let header = Header { cluster_bits, l1_size: 400 << 9 >> (cluster_bits - 9), unknown_extensions, ..sample(3) };
+        let bytes = header.to_bytes().expect("it fits");
+        let file = FaultStorage::new(Arc::new(MemStorage::new(bytes)));
+        file.fail_from(Op::Read, reads + 1, libc::EIO);
+        assert!(Header::read(&file, Purpose::Read).is_ok(), "{reads} reads, 2^{cluster_bits}, {len} bytes");
+        assert_eq!(file.count(Op::Read), reads);
+    }
+}
+
+/// What lies behind the beginning of the backing file name is no extension.
+#[test]
+fn names_of_features_end_where_the_backing_name_begins() {
+    let mut bytes = Header { backing_file: Some(b"base.raw".to_vec()), ..sample(3) }.to_bytes().expect("it fits");
+    bytes[121] = 10;
+    bytes[72..80].copy_from_slice(&0x400_u64.to_be_bytes());
+    assert!(read(bytes.clone()).expect_err("unknown feature").to_string().ends_with(": dirty bit"));
+    bytes[8..16].copy_from_slice(&130_u64.to_be_bytes());
+    let text = read(bytes).expect_err("unknown feature").to_string();
+    assert_eq!(text, "Unsupported qcow2 feature(s): Unknown incompatible feature: 400");
 }
 
 #[test]

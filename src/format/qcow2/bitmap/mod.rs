@@ -140,6 +140,11 @@ impl Meta {
     /// Makes `wanted` all the bitmaps. New tables and bits, and a new directory, are on disk before the header leads to
     /// them; only then what they replace is given up.
     fn replace_bitmaps(&mut self, file: &Arc<dyn Storage>, wanted: &[BitmapChange]) -> Result<()> {
+        if self.header.bitmaps.is_none() && !wanted.is_empty() {
+            // Whether the header has room is known before anything is written.
+            let pointer = BitmapsPointer { count: 1, directory_size: 0, directory_offset: 0 };
+            Header { bitmaps: Some(pointer), ..self.header.clone() }.to_bytes()?;
+        }
         self.store_bitmaps(file)?;
         let mut given_up: Vec<_> = self.bitmaps.entries.iter().cloned().map(Some).collect();
         let mut entries = Vec::with_capacity(wanted.len());

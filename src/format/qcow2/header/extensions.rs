@@ -122,7 +122,8 @@ fn put_extension(out: &mut Vec<u8>, magic: u32, data: &[u8]) {
     out.extend_from_slice(&magic.to_be_bytes());
     out.extend_from_slice(&(data.len() as u32).to_be_bytes());
     out.extend_from_slice(data);
-    out.resize(out.len().next_multiple_of(8), 0);
+    // What is filled up is the data: a header of an odd length leaves everything behind it at odd offsets.
+    out.extend(std::iter::repeat_n(0, data.len().wrapping_neg() % 8));
 }
 
 /// Kind (0 incompatible, 1 compatible, 2 autoclear), bit number and name of every feature.
