@@ -37,7 +37,7 @@ const SAME: &[(&str, &str)] = &[
     ("info of a large image", "prlimit --cpu=2 --as=1073741824 qemu-img info large"),
     ("info of many tables", "prlimit --cpu=2 --as=1073741824 qemu-img info small"),
     ("info of a locked image", "prlimit --cpu=2 --as=200000000 qemu-img info luks | grep -v -e uuid -e iters"),
-    ("info of a chain", "prlimit --cpu=2 --as=1073741824 qemu-img info --backing-chain --output=json c20"),
+    ("info of a chain", "prlimit --cpu=2 --as=4294967296 qemu-img info --backing-chain --output=json c20"),
     ("snapshot -l in 1 GiB", "prlimit --cpu=2 --as=1073741824 qemu-img snapshot -l disk"),
     ("snapshot -l of a large image", "prlimit --cpu=2 --as=1073741824 qemu-img snapshot -l large"),
     ("snapshot -l of many tables", "prlimit --cpu=2 --as=200000000 qemu-img snapshot -l small"),
