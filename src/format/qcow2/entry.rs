@@ -131,6 +131,11 @@ impl L2Entry {
         self.raw & OFFSET
     }
 
+    /// Whether all subclusters are of one kind.
+    pub fn is_even(self) -> bool {
+        matches!((self.allocated_bits(), self.zero_bits()), (0, 0 | u32::MAX) | (u32::MAX, 0))
+    }
+
     /// Allocation bits of the subclusters.
     pub fn allocated_bits(self) -> u32 {
         self.bitmap as u32

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::entry::{L2Entry, Mapping};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
 use super::refcount::Refcounts;
+use super::row::row;
 use super::tables::L2Table;
 use super::{Meta, Qcow2};
 use crate::error::{Error, Result};
@@ -142,9 +143,9 @@ impl TableReader<'_> {
             return Ok(Extent { guest, len: end - guest, kind: ExtentKind::Compressed { host, stored, cluster } });
         }
         let unit_start = guest - guest % unit_size;
-        let mut at = unit_start + unit_size;
+        let mut at = self.row_end(first, guest, end);
         while at < end && self.continues(first, at - unit_start, at) {
-            at += unit_size;
+            at = self.row_end(first, at, end);
         }
         let skipped = guest - unit_start;
         let kind = match first {
@@ -153,6 +154,27 @@ impl TableReader<'_> {
             _ => ExtentKind::Unallocated,
         };
         Ok(Extent { guest, len: at.min(end) - guest, kind })
+    }
+
+    /// The end of the units from the one at `guest` on that are seen at a glance to go on with it, which is of the same kind
+    /// as `unit`. At least its own end; beyond `end` only if that lies in the same cluster.
+    fn row_end(&self, unit: Unit, guest: u64, end: u64) -> u64 {
+        let geometry = self.geometry;
+        let start = geometry.cluster_start(guest);
+        let entries = self.table.entries(geometry.l2_index(GuestOffset(guest)), geometry.clusters(end - start).max(1));
+        let stride = geometry.l2_entry_size() as usize;
+        let step = match unit {
+            Unit::Data(_) | Unit::Zero(Some(_)) => geometry.cluster_size(),
+            _ => 0,
+        };
+        let mut clusters = row(entries, stride, step);
+        if geometry.extended_l2 {
+            if !self.table.get(geometry.l2_index(GuestOffset(guest))).is_even() {
+                return guest - guest % geometry.subcluster_size() + geometry.subcluster_size();
+            }
+            clusters = clusters.min(row(&entries[8..], stride, 0));
+        }
+        start + clusters as u64 * geometry.cluster_size()
     }
 
     /// Whether the unit at `guest` goes on with what `first` began `distance` bytes before. A damaged entry ends the

@@ -42,6 +42,7 @@ mod options;
 mod refcount;
 mod renew;
 mod resize;
+mod row;
 mod snapshot;
 mod stream;
 mod tables;

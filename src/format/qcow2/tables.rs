@@ -123,6 +123,11 @@ impl L2Table {
         L2Entry { raw: self.word(at), bitmap: if self.extended { self.word(at + 8) } else { 0 } }
     }
 
+    /// The bytes of `count` entries from the one at `index` on.
+    pub fn entries(&self, index: u64, count: u64) -> &[u8] {
+        &self.bytes[self.position(index)..self.position(index + count)]
+    }
+
     /// Changes the entry at `index` and marks the table dirty.
     pub fn set(&mut self, index: u64, entry: L2Entry) {
         let at = self.position(index);
@@ -135,8 +140,7 @@ impl L2Table {
 
     /// How many entries in a row are empty, from the one at `index` on, among `count`.
     pub fn empty_entries(&self, index: u64, count: u64) -> u64 {
-        let (from, to) = (self.position(index), self.position(index + count));
-        let words = self.bytes[from..to].chunks_exact(8).take_while(|word| **word == [0; 8]).count();
+        let words = self.entries(index, count).chunks_exact(8).take_while(|word| **word == [0; 8]).count();
         words as u64 / if self.extended { 2 } else { 1 }
     }
 

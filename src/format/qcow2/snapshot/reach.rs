@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::refcount::Run;
+use crate::format::qcow2::row::{row, word};
 use crate::storage::Storage;
 use crate::units::MIB;
 
@@ -140,7 +141,7 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
     let mut index = 0;
     while index * step < bytes.len() {
         let entries = &bytes[index * step..];
-        let entry = L2Entry { raw: raw(entries), bitmap: 0 };
+        let entry = L2Entry { raw: word(entries), bitmap: 0 };
         let mapping = entry.mapping(geometry).map_err(|error| {
             let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
             Error::fatal_corruption(text)
@@ -149,7 +150,7 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
         let run = match mapping {
             Mapping::Unallocated | Mapping::Zero(None) => continue,
             Mapping::Normal(host) | Mapping::Zero(Some(host)) => {
-                let clusters = row(geometry, entries);
+                let clusters = clusters_in_row(geometry, entries);
                 index += clusters - 1;
                 Run { first: host.0 >> bits, clusters: clusters as u64 }
             }
@@ -168,23 +169,9 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
 }
 
 /// How many entries from the first one on, which has a cluster of its own, are like it but for the cluster, which follows
-/// that of the one before. Large disks consist of such rows.
-pub fn row(geometry: Geometry, entries: &[u8]) -> usize {
-    /// Bits above those of an offset.
-    const FLAGS: u64 = 0xff << 56;
-    let first = raw(entries);
-    let mut next = first;
-    let follows = |entry: &&[u8]| {
-        let same = raw(entry) == next && (next ^ first) & FLAGS == 0;
-        next = next.wrapping_add(geometry.cluster_size());
-        same
-    };
-    entries.chunks_exact(geometry.l2_entry_size() as usize).take_while(follows).count()
-}
-
-/// The first word of an entry.
-pub fn raw(entry: &[u8]) -> u64 {
-    u64::from_be_bytes(entry[..8].try_into().expect("eight bytes"))
+/// that of the one before.
+pub fn clusters_in_row(geometry: Geometry, entries: &[u8]) -> usize {
+    row(entries, geometry.l2_entry_size() as usize, geometry.cluster_size())
 }
 
 #[cfg(test)]

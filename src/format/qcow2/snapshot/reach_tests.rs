@@ -72,11 +72,11 @@ fn a_row_ends_where_flags_differ_and_offsets_end() {
     let mut at = 0;
     for (raw, len) in ROWS.iter().filter(|(raw, _)| raw & LAST != 0) {
         at += entries[at..].iter().position(|entry| entry == raw).unwrap();
-        assert_eq!(row(GEOMETRY, &bytes(&entries[at..], false)), *len, "{raw:#x}");
+        assert_eq!(clusters_in_row(GEOMETRY, &bytes(&entries[at..], false)), *len, "{raw:#x}");
         at += len;
     }
     // What would follow the last offset has a bit that is reserved.
     let over = [LAST, LAST + 0x1000];
-    assert_eq!(row(GEOMETRY, &bytes(&over, false)), 1);
-    assert_eq!(row(GEOMETRY, &bytes(&[LAST | COPIED, 0], false)), 1);
+    assert_eq!(clusters_in_row(GEOMETRY, &bytes(&over, false)), 1);
+    assert_eq!(clusters_in_row(GEOMETRY, &bytes(&[LAST | COPIED, 0], false)), 1);
 }

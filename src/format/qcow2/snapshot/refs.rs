@@ -6,19 +6,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::reach::{PIECE, Tables, collect_runs, raw, row};
+use super::reach::{PIECE, Tables, clusters_in_row, collect_runs};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::{L2Entry, Mapping};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::row::{set_copied, word};
 use crate::format::qcow2::txn::{Discard, Writer};
 use crate::storage::Storage;
 
 /// Runs of clusters that are given up before they are brought to the disk.
 const RUNS_MAX: usize = 256 << 10;
-/// In the first byte of an L1 or L2 entry: the refcount is exactly one.
-const COPIED: u8 = 0x80;
 
 /// The tables of an image while its references change.
 pub struct References<'a> {
@@ -118,50 +117,49 @@ impl References<'_> {
         Ok(kept)
     }
 
-    /// Writes copies with the right flags of those active `tables` in which they are wrong, and returns where the old and
-    /// the new ones lie. `shared`: a snapshot refers to them, too, as often.
-    pub fn rewrite(&mut self, tables: &Tables, shared: bool) -> Result<Vec<(HostOffset, HostOffset)>> {
+    /// Adds one reference, for a snapshot, to each of the active `tables` and to every cluster they refer to. Those that say
+    /// of a cluster that its refcount is exactly one stay as they are and get no reference: the new ones that are written
+    /// beside them have both. Returns where those old and new ones lie.
+    pub fn share(&mut self, tables: &Tables) -> Result<Vec<(HostOffset, HostOffset)>> {
         let geometry = self.geometry;
-        let mut moved: Vec<(HostOffset, HostOffset)> = Vec::new();
-        let mut batch = Batch::default();
+        let stride = geometry.l2_entry_size() as usize;
+        let mut runs = Vec::new();
+        let mut copies = Copies { bits: geometry.cluster_bits, moved: Vec::new(), batch: Batch::default() };
+        let shared = self.walk(tables, |writer, offset, bytes| {
+            check_place(writer, offset, geometry)?;
+            collect_runs(geometry, offset, bytes, &mut runs)?;
+            if set_copied(bytes, stride, false) {
+                // The first one begins with the table itself.
+                runs[0] = Run { first: runs[0].first + 1, clusters: runs[0].clusters - 1 };
+                copies.add(writer, offset, bytes, 2)?;
+            }
+            runs.iter().try_for_each(|run| writer.refcounts.increase_used(*run))?;
+            Ok(false)
+        });
+        shared.map_err(explain)?;
+        copies.finish(self.meta.writer()?)
+    }
+
+    /// Writes copies with the right flags of those active `tables` in which they are wrong, and returns where the old and
+    /// the new ones lie.
+    pub fn rewrite(&mut self, tables: &Tables) -> Result<Vec<(HostOffset, HostOffset)>> {
+        let geometry = self.geometry;
+        let mut copies = Copies { bits: geometry.cluster_bits, moved: Vec::new(), batch: Batch::default() };
         self.walk(tables, |writer, offset, bytes| {
             check_place(writer, offset, geometry)?;
-            if !renew_table(writer, geometry, bytes)? {
-                return Ok(false);
-            }
-            // One that several entries refer to comes several times in a row.
-            let again = moved.last().filter(|(old, _)| *old == offset).map(|(_, new)| *new);
-            let new = match again {
-                Some(new) => new,
-                None => {
-                    let new = writer.refcounts.allocate(1)?.offset;
-                    moved.push((offset, new));
-                    batch.add(writer, new, bytes)?;
-                    new
-                }
-            };
-            let run = Run { first: new.0 >> geometry.cluster_bits, clusters: 1 };
-            for _ in 0..u8::from(again.is_some()) + u8::from(shared) {
-                writer.refcounts.increase_used(run)?;
+            if renew_table(writer, geometry, bytes)? {
+                copies.add(writer, offset, bytes, 1)?;
             }
             // The old one stays as it is.
             Ok(false)
         })?;
-        batch.write(self.meta.writer()?)?;
-        Ok(moved)
+        copies.finish(self.meta.writer()?)
     }
 
     /// Says in `tables` that no cluster has a refcount of exactly one.
     pub fn clear_copied(&mut self, tables: &Tables) -> Result<()> {
-        let step = self.geometry.l2_entry_size() as usize;
-        self.walk(tables, |_, _, bytes| {
-            let mut flags = 0;
-            for entry in bytes.chunks_exact_mut(step) {
-                flags |= entry[0];
-                entry[0] &= !COPIED;
-            }
-            Ok(flags & COPIED != 0)
-        })
+        let stride = self.geometry.l2_entry_size() as usize;
+        self.walk(tables, |_, _, bytes| Ok(set_copied(bytes, stride, false)))
     }
 
     /// Makes the flags right in the tables of the active L1 table and in that table itself, which still has to be
@@ -211,6 +209,39 @@ impl References<'_> {
     }
 }
 
+/// Tables beside which new ones are written.
+struct Copies {
+    bits: u32,
+    /// Where the old and the new ones lie.
+    moved: Vec<(HostOffset, HostOffset)>,
+    batch: Batch,
+}
+
+impl Copies {
+    /// Gives the new form of `table` a place of its own, to which `references` lead. One that several entries refer to
+    /// comes several times in a row, and is written once.
+    fn add(&mut self, writer: &mut Writer, table: HostOffset, bytes: &[u8], references: u64) -> Result<()> {
+        let again = self.moved.last().filter(|(old, _)| *old == table).map(|(_, new)| *new);
+        let (new, counted) = match again {
+            Some(new) => (new, 0),
+            None => {
+                let new = writer.refcounts.allocate(1)?.offset;
+                self.moved.push((table, new));
+                self.batch.add(writer, new, bytes)?;
+                (new, 1)
+            }
+        };
+        let run = Run { first: new.0 >> self.bits, clusters: 1 };
+        (counted..references).try_for_each(|_| writer.refcounts.increase_used(run))
+    }
+
+    /// Writes what is left, and returns where the old and the new ones lie.
+    fn finish(mut self, writer: &mut Writer) -> Result<Vec<(HostOffset, HostOffset)>> {
+        self.batch.write(writer)?;
+        Ok(self.moved)
+    }
+}
+
 /// New tables that lie one behind the other, to be written with one request.
 #[derive(Default)]
 struct Batch {
@@ -245,30 +276,28 @@ fn check_place(writer: &Writer, table: HostOffset, geometry: Geometry) -> Result
 
 /// Makes the flags of one table right; says whether it was changed.
 fn renew_table(writer: &mut Writer, geometry: Geometry, bytes: &mut [u8]) -> Result<bool> {
-    let step = geometry.l2_entry_size() as usize;
+    let stride = geometry.l2_entry_size() as usize;
     let mut changed = false;
-    let mut index = 0;
-    while index * step < bytes.len() {
-        let Some(first) = cluster_of(geometry, &bytes[index * step..])? else {
-            index += 1;
+    let mut at = 0;
+    while at < bytes.len() {
+        let entries = &mut bytes[at..];
+        let Some(first) = cluster_of(geometry, entries)? else {
+            at += stride;
             continue;
         };
         // Entries that follow each other on the host, too, share one look at the refcounts.
-        let len = row(geometry, &bytes[index * step..]);
+        let len = clusters_in_row(geometry, entries);
         let (count, len) = writer.refcounts.get_run(first, len as u64)?;
-        for entry in bytes[index * step..].chunks_exact_mut(step).take(len as usize) {
-            let flag = if count == 1 { COPIED } else { 0 };
-            changed |= entry[0] & COPIED != flag;
-            entry[0] = entry[0] & !COPIED | flag;
-        }
-        index += len as usize;
+        let len = len as usize * stride;
+        changed |= set_copied(&mut entries[..len], stride, count == 1);
+        at += len;
     }
     Ok(changed)
 }
 
 /// The number of the host cluster of an entry to which the flag applies.
 fn cluster_of(geometry: Geometry, entry: &[u8]) -> Result<Option<u64>> {
-    Ok(match (L2Entry { raw: raw(entry), bitmap: 0 }).mapping(geometry)? {
+    Ok(match (L2Entry { raw: word(entry), bitmap: 0 }).mapping(geometry)? {
         Mapping::Normal(host) | Mapping::Zero(Some(host)) => Some(host.0 >> geometry.cluster_bits),
         Mapping::Unallocated | Mapping::Zero(None) | Mapping::Compressed(_) => None,
     })

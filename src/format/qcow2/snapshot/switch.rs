@@ -38,8 +38,8 @@ impl Change<'_> {
         self.at_once(|change| {
             let geometry = change.geometry();
             let mut snapshots = snapshots.clone();
-            change.references().add(tables)?;
-            let new = change.renew_tables(true)?;
+            let moved = change.references().share(tables)?;
+            let new = change.renew_l1(moved)?;
             // Flags are not looked at in the tables of snapshots; none is the value that is never wrong.
             let mut own =
                 L1Table::from_entries(new.l1.entries().iter().map(|entry| entry.with_copied(false)).collect());
@@ -60,7 +60,10 @@ impl Change<'_> {
     pub(super) fn delete_at_once(&mut self, snapshots: &SnapshotTable, tables: &Tables, l1_place: Run) -> Result<bool> {
         self.at_once(|change| {
             let mut given_up = change.references().give_up_shared(tables, RUNS_MAX)?;
-            let new = change.renew_tables(false)?;
+            let geometry = change.geometry();
+            let active = Tables::of(change.meta().l1.entries(), geometry)?;
+            let moved = change.references().rewrite(&active)?;
+            let new = change.renew_l1(moved)?;
             given_up.extend(change.switch_to(snapshots.clone(), &new)?);
             given_up.extend(new.replaced);
             given_up.push(l1_place);
@@ -76,7 +79,9 @@ impl Change<'_> {
         let len = self.meta().file_len()?;
         let begun = self.meta().writer().and_then(|writer| writer.refcounts.begin_moving());
         match begun.and_then(|()| operation(self)) {
-            Ok(given_up) => {
+            Ok(mut given_up) => {
+                // In the order of refcount blocks, so that each is changed once.
+                given_up.sort_unstable();
                 let writer = self.meta().writer()?;
                 given_up.into_iter().for_each(|run| writer.free(run, Discard::Snapshot));
                 self.meta().flush()?;
@@ -115,14 +120,11 @@ impl Change<'_> {
         Ok(replaced)
     }
 
-    /// Writes active tables with the right flags beside those with wrong ones, and a new L1 table. `shared`: a snapshot
-    /// refers to every one, too.
-    fn renew_tables(&mut self, shared: bool) -> Result<NewTables> {
-        let geometry = self.geometry();
-        let bits = geometry.cluster_bits;
+    /// Writes a new L1 table, which refers to the new ones of the L2 tables that have `moved`, and has the right flags.
+    fn renew_l1(&mut self, moved: Vec<(HostOffset, HostOffset)>) -> Result<NewTables> {
+        let bits = self.geometry().cluster_bits;
+        let moved: HashMap<_, _> = moved.into_iter().collect();
         let entries = self.meta().l1.entries().to_vec();
-        let tables = Tables::of(&entries, geometry)?;
-        let moved: HashMap<_, _> = self.references().rewrite(&tables, shared)?.into_iter().collect();
         let mut replaced = Vec::new();
         let mut renewed = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -130,18 +132,14 @@ impl Change<'_> {
                 renewed.push(entry);
                 continue;
             };
-            let refcounts = &mut self.meta().writer()?.refcounts;
             let table = moved.get(&old).copied().unwrap_or(old);
-            if table != old {
-                let run = Run { first: old.0 >> bits, clusters: 1 };
-                if shared {
-                    // What `add` has counted for the snapshot is the new table's.
-                    refcounts.decrease(run, |_| ())?;
-                }
-                replaced.push(run);
+            let copied = self.meta().writer()?.refcounts.get(table.0 >> bits)? == 1;
+            if table == old {
+                renewed.push(entry.with_copied(copied));
+            } else {
+                replaced.push(Run { first: old.0 >> bits, clusters: 1 });
+                renewed.push(L1Entry::new(table, copied));
             }
-            let copied = refcounts.get(table.0 >> bits)? == 1;
-            renewed.push(if table == old { entry.with_copied(copied) } else { L1Entry::new(table, copied) });
         }
         let mut l1 = L1Table::from_entries(renewed);
         l1.set_clean();
