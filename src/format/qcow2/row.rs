@@ -50,8 +50,8 @@ fn set_copied_of<const WORDS: usize>(entries: &mut [u8], copied: bool) -> bool {
     let mut differ = 0;
     for entry in entries.as_chunks_mut::<8>().0.chunks_exact_mut(WORDS) {
         let word = u64::from_ne_bytes(entry[0]);
-        differ |= word & mask ^ flag;
-        entry[0] = (word & !mask | flag).to_ne_bytes();
+        differ |= (word & mask) ^ flag;
+        entry[0] = ((word & !mask) | flag).to_ne_bytes();
     }
     differ != 0
 }

@@ -19,7 +19,7 @@ fn one_by_one(words: &[u64], step: u64) -> usize {
 fn rows_of_every_length_end_where_they_end() {
     for stride in [8, 16] {
         for step in [0, CLUSTER] {
-            for first in [0, 0x5000, 0x5000 | COPIED, 1, LAST - 20 * CLUSTER | COPIED] {
+            for first in [0, 0x5000, 0x5000 | COPIED, 1, LAST - 20 * CLUSTER + COPIED] {
                 for len in 1..40 {
                     let mut words: Vec<u64> = (0..len).map(|count| first.wrapping_add(count * step)).collect();
                     let whole = row(&bytes(&words, stride), stride, step);
@@ -58,12 +58,12 @@ fn the_second_words_of_entries_are_a_row_of_their_own() {
 #[test]
 fn flags_are_set_in_the_first_words_alone() {
     for stride in [8, 16] {
-        let words: Vec<u64> = (0..21).map(|at| at * CLUSTER | if at % 3 == 0 { COPIED } else { 0 }).collect();
+        let words: Vec<u64> = (0..21).map(|at| at * CLUSTER + if at % 3 == 0 { COPIED } else { 0 }).collect();
         let before = bytes(&words, stride);
         for copied in [false, true] {
             let mut entries = before.clone();
             assert!(set_copied(&mut entries, stride, copied));
-            let expected: Vec<u64> = words.iter().map(|word| word & !COPIED | u64::from(copied) << 63).collect();
+            let expected: Vec<u64> = words.iter().map(|word| (word & !COPIED) + (u64::from(copied) << 63)).collect();
             assert_eq!(entries, bytes(&expected, stride));
             assert!(!set_copied(&mut entries, stride, copied), "they are right by now");
         }

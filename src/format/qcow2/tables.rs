@@ -103,8 +103,8 @@ pub struct L2Table {
 }
 
 impl L2Table {
-    fn new(geometry: Geometry) -> Self {
-        let bytes = vec![0; geometry.cluster_size() as usize].into_boxed_slice();
+    /// A table in these bytes, which are as many as a cluster has.
+    fn new(geometry: Geometry, bytes: Box<[u8]>) -> Self {
         L2Table { bytes, extended: geometry.extended_l2, dirty: false, used: 0 }
     }
 
@@ -185,11 +185,10 @@ impl L2Cache {
     pub fn get(&mut self, offset: HostOffset) -> Result<&mut L2Table> {
         self.clock += 1;
         if !self.tables.contains_key(&offset) {
-            let mut table = L2Table::new(self.geometry);
+            let mut bytes = self.make_room().unwrap_or_else(|| self.zeros());
             self.file.event(DebugEvent::L2Load);
-            self.file.read_at(&mut table.bytes, offset.0)?;
-            self.make_room();
-            self.tables.insert(offset, table);
+            self.file.read_at(&mut bytes, offset.0)?;
+            self.tables.insert(offset, L2Table::new(self.geometry, bytes));
         }
         let table = self.tables.get_mut(&offset).expect("it is there by now");
         table.used = self.clock;
@@ -199,8 +198,14 @@ impl L2Cache {
     /// A new, empty, dirty table at `offset`; takes the place of what was cached there.
     pub fn insert_new(&mut self, offset: HostOffset) -> &mut L2Table {
         self.clock += 1;
-        self.make_room();
-        let mut table = L2Table::new(self.geometry);
+        let bytes = match self.make_room() {
+            Some(mut bytes) => {
+                bytes.fill(0);
+                bytes
+            }
+            None => self.zeros(),
+        };
+        let mut table = L2Table::new(self.geometry, bytes);
         (table.dirty, table.used) = (true, self.clock);
         self.tables.insert(offset, table);
         self.tables.get_mut(&offset).expect("just inserted")
@@ -232,12 +237,19 @@ impl L2Cache {
         dirty
     }
 
-    fn make_room(&mut self) {
+    /// Drops tables until there is room for one more, and returns the memory of one of them.
+    fn make_room(&mut self) -> Option<Box<[u8]>> {
+        let mut bytes = None;
         while self.tables.len() >= self.capacity {
             let oldest = self.tables.iter().filter(|(_, table)| !table.dirty).min_by_key(|(_, table)| table.used);
             let Some((&offset, _)) = oldest else { break };
-            self.tables.remove(&offset);
+            bytes = self.tables.remove(&offset).map(|table| table.bytes);
         }
+        bytes
+    }
+
+    fn zeros(&self) -> Box<[u8]> {
+        vec![0; self.geometry.cluster_size() as usize].into_boxed_slice()
     }
 }
 
@@ -249,7 +261,7 @@ mod tests {
     fn runs_of_entries() {
         for extended_l2 in [false, true] {
             let geometry = Geometry { cluster_bits: 16, extended_l2, refcount_order: 4, external_data: false };
-            let mut table = L2Table::new(geometry);
+            let mut table = L2Table::new(geometry, vec![0; geometry.cluster_size() as usize].into());
             let entries = geometry.l2_entries();
             assert_eq!(table.empty_entries(0, entries), entries);
             assert_eq!(table.empty_entries(entries, 0), 0);
