@@ -190,20 +190,23 @@ impl FileStorage {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .wrote(offset..offset + len, sys::memory::available);
-        let fd = self.file.as_fd();
-        for (range, wait) in
-            work.start.iter().map(|range| (range, false)).chain(work.finish.iter().map(|range| (range, true)))
-        {
+        for range in work.start {
+            self.write_out(range.start, range.end - range.start, false)?;
+        }
+        for range in work.finish {
             let len = range.end - range.start;
-            sys::advise::write_out(fd, range.start, len, wait).map_err(|error| {
-                self.remember(error.errno());
-                self.failed("Writing", range.start, len, error)
-            })?;
-            if wait {
-                sys::advise::drop_cache(fd, range.start, len);
-            }
+            self.write_out(range.start, len, true)?;
+            sys::advise::drop_cache(self.file.as_fd(), range.start, len);
         }
         Ok(())
+    }
+
+    /// See [`sys::advise::write_out`].
+    fn write_out(&self, offset: u64, len: u64, wait: bool) -> Result<()> {
+        sys::advise::write_out(self.file.as_fd(), offset, len, wait).map_err(|error| {
+            self.remember(error.errno());
+            self.failed("Writing", offset, len, error)
+        })
     }
 
     /// Says of an error which request on which file it was of. Many of the reference's messages do not.
@@ -331,6 +334,14 @@ impl Storage for FileStorage {
             self.write_first_block(len);
         }
         self.settle()
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) -> Result<()> {
+        // Where nobody will wait for it, or everybody has already, it would only be work.
+        if self.cache.no_flush || self.cache.writethrough || self.direct.is_some() {
+            return Ok(());
+        }
+        self.write_out(offset, len, false)
     }
 
     fn flush(&self) -> Result<()> {

@@ -96,6 +96,12 @@ pub trait Storage: Send + Sync + Debug {
     /// Cuts or extends to `len` bytes.
     fn set_len(&self, len: u64) -> Result<()>;
 
+    /// Begins to bring a range that has been written to stable storage, while there is other work to do: the next
+    /// [`Storage::flush`] waits for what is left then. It makes nothing safe, and storages need not do anything.
+    fn start_writeback(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns when everything written so far is on stable storage (unless the cache mode says `unsafe`).
     fn flush(&self) -> Result<()>;
 

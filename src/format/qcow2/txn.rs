@@ -155,6 +155,12 @@ impl Writer {
         Ok(())
     }
 
+    /// The same for what is much: it is on its way to stable storage from now on, while there is other work to do.
+    pub fn write_new_soon(&mut self, offset: HostOffset, bytes: &[u8]) -> Result<()> {
+        self.write_new(offset, bytes)?;
+        self.file.start_writeback(offset.0, bytes.len() as u64)
+    }
+
     /// Writes tables that are in use and differ from what is on disk only in flags that may be wrong for a while.
     pub fn write_flags(&mut self, offset: HostOffset, bytes: &[u8]) -> Result<()> {
         self.file.write_at(bytes, offset.0)?;

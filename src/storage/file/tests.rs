@@ -433,3 +433,20 @@ fn a_signal_removes_unfinished_files() {
     assert!(!path.exists());
     assert!(dir.path().join("new.kept").exists());
 }
+
+#[test]
+fn writing_back_begins_in_every_cache_mode_and_changes_nothing() {
+    let dir = dir();
+    for cache in ["none", "writethrough", "writeback", "directsync", "unsafe"] {
+        let path = file(&dir, b"");
+        let storage = open(&path, CacheMode::parse(cache).unwrap());
+        storage.write_at(&[7; 8192], 4096).unwrap();
+        // Of what is there, of nothing, and beyond the end.
+        for (offset, len) in [(4096, 8192), (0, 0), (MIB, MIB)] {
+            storage.start_writeback(offset, len).unwrap_or_else(|error| panic!("{cache}: {error}"));
+        }
+        storage.flush().unwrap();
+        assert_eq!(read(&storage, 0, 12288), [vec![0; 4096], vec![7; 8192]].concat(), "{cache}");
+        assert_eq!(storage.len().unwrap(), 12288);
+    }
+}

@@ -262,7 +262,7 @@ impl Batch {
 
     fn write(&mut self, writer: &mut Writer) -> Result<()> {
         if !self.bytes.is_empty() {
-            writer.write_new(HostOffset(self.start), &self.bytes)?;
+            writer.write_new_soon(HostOffset(self.start), &self.bytes)?;
             self.bytes.clear();
         }
         Ok(())
