@@ -12,6 +12,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// The character that stands for byte 0 of the scheme; only bytes from 0x80 are ever carried this way.
 const CARRIER: u32 = 0x10_FF00;
 
+/// The first byte of every such character in UTF-8. Texts without it, which nearly all are, are their own bytes.
+const CARRIER_START: u8 = 0xF4;
+
 fn carry(byte: u8) -> char {
     // Byte 0xFF gives U+10FFFF, the last character there is.
     char::from_u32(CARRIER + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
@@ -24,6 +27,11 @@ fn carried(c: char) -> Option<u8> {
 
 /// Bytes as a string; [`to_bytes`] gives back exactly these bytes.
 pub fn from_bytes(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !bytes.contains(&CARRIER_START)
+    {
+        return text.to_owned();
+    }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -41,6 +49,9 @@ pub fn from_bytes(bytes: &[u8]) -> String {
 
 /// The reverse of [`from_bytes`].
 pub fn to_bytes(text: &str) -> Vec<u8> {
+    if !text.as_bytes().contains(&CARRIER_START) {
+        return text.as_bytes().to_vec();
+    }
     let mut bytes = Vec::with_capacity(text.len());
     for c in text.chars() {
         match carried(c) {

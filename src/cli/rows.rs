@@ -46,7 +46,8 @@ impl Rows {
             self.text.push('\n');
         }
         if self.text.len() > CHUNK {
-            print(&std::mem::take(&mut self.text))?;
+            print(&self.text)?;
+            self.text.clear();
         }
         Ok(())
     }
