@@ -7,7 +7,7 @@ use common::files::hash_file;
 use common::kinds::{self, Kind, SECRET};
 use common::oracle::Twins;
 use common::run::{BOTH, Outcome, Tool, script_in};
-use common::{Report, Sandbox, breakage, collect, for_all, oracle, require_wording, share_taken, taken};
+use common::{Report, Sandbox, breakage, collect, for_all, oracle, require_wording, taken};
 
 /// `@` stands for the options and the operand that name the image.
 const KIND_LINES: &[&str] = &[
@@ -106,34 +106,11 @@ fn reported(kind: &Kind, image: &[u8], damage: &Damage, report: &mut Report) {
     report.note(&format!("{}: {}", kind.name, damage.name), differences);
 }
 
-/// Calls `body` for each victim with its damages. `ONLY` and `DAMAGE` choose some by name; otherwise one in a few dozen is
-/// taken, and with `SHARE=1` all of them.
-fn broken(test: &str, mut body: impl FnMut(&Kind, Vec<u8>, Vec<Damage>)) {
-    let part = |damage: &Damage, kind: &Kind| {
-        let rare = share_taken() == 1 || taken(&kind.name, &format!("{test} {}", damage.name));
-        taken(&format!("{test} {}", kind.name), &damage.name) && rare
-    };
-    for kind in breakage::victims() {
-        if std::env::var("ONLY").is_ok_and(|only| !kind.name.contains(&only)) {
-            continue;
-        }
-        let image = std::fs::read(kind.folder().join("disk")).expect("image");
-        let mut damages = breakage::all(&image, &kind.name);
-        match std::env::var("DAMAGE") {
-            Ok(only) => damages.retain(|damage| damage.name.contains(&only)),
-            Err(_) => damages.retain(|damage| part(damage, &kind)),
-        }
-        if !damages.is_empty() {
-            body(&kind, image, damages);
-        }
-    }
-}
-
 #[test]
 fn broken_images_are_reported_alike() {
     require_wording();
     let mut total = Report::new("check, broken images");
-    broken("report", |kind, image, damages| {
+    breakage::each("report", |kind, image, damages| {
         total.absorb(collect(&damages, |damage, report| reported(kind, &image, damage, report)));
     });
     total.finish();
@@ -310,7 +287,7 @@ fn same_content(kind: &Kind, twins: &Twins) -> Vec<String> {
 fn broken_images_are_repaired_alike() {
     require_wording();
     let mut total = Report::new("check -r, broken images");
-    broken("repair", |kind, image, damages| {
+    breakage::each("repair", |kind, image, damages| {
         total.absorb(collect(&damages, |damage, report| repaired(kind, &image, damage, report)));
     });
     total.finish();

@@ -52,10 +52,15 @@ impl Rows {
         Ok(())
     }
 
-    /// Prints what is left, and returns the result of all that gave rows. Where that failed, the array stays open.
+    /// Prints what is left, and returns the result of all that gave rows. Where that failed, the array stays open: more
+    /// should have followed.
     pub fn end<T>(mut self, result: Result<T>) -> Result<T> {
-        if result.is_ok() && self.output == Output::Json {
-            self.text.push_str("]\n");
+        if self.output == Output::Json {
+            self.text.push_str(match &result {
+                Ok(_) => "]\n",
+                Err(_) if self.empty => "",
+                Err(_) => ",\n",
+            });
         }
         print(&self.text)?;
         result

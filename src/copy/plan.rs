@@ -214,8 +214,7 @@ impl<'a> Plan<'a> {
         match known.found.status {
             Status::Inherited => push(guest, len, ItemKind::Keep),
             Status::Zero if self.rules.zeros_are_data => {
-                let extent =
-                    ChainExtent { depth: 0, extent: Extent { guest, len, kind: ExtentKind::Zero { host: None } } };
+                let extent = ChainExtent { depth: 0, extent: Extent { guest, len, kind: ExtentKind::ZERO } };
                 push(guest, len, ItemKind::Data { extent: Some(extent), origin: guest });
             }
             Status::Zero => {

@@ -201,7 +201,7 @@ impl<'a> Source<'a> {
         if let (Scope::Below(new), Status::Zero) = (self.scope, status) {
             let (kind, part_len) = new.map(at, len)?;
             len = part_len;
-            let zeros = Extent { guest: at, len, kind: ExtentKind::Zero { host: None } };
+            let zeros = Extent { guest: at, len, kind: ExtentKind::ZERO };
             status = match kind {
                 RangeKind::Hole => Status::Inherited,
                 RangeKind::Data => Status::Data(ChainExtent { depth: 0, extent: zeros }),

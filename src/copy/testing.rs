@@ -74,7 +74,7 @@ impl Layer for FakeLayer {
         }
         let kind = match part {
             Part::Data => ExtentKind::Data { host: guest, encrypted: false },
-            Part::Zero => ExtentKind::Zero { host: None },
+            Part::Zero => ExtentKind::ZERO,
             Part::Nothing => ExtentKind::Unallocated,
         };
         Ok(Extent { guest, len, kind })

@@ -183,7 +183,7 @@ impl Shared<'_> {
         let mut at = range.guest;
         while at < range.end() {
             let found = self.layer.map(at, range.end() - at)?;
-            if !matches!(found.kind, ExtentKind::Unallocated | ExtentKind::Zero { host: None }) {
+            if !matches!(found.kind, ExtentKind::Unallocated | ExtentKind::Zero { host: None, .. }) {
                 self.layer.zero(at, found.len, flags)?;
             }
             at += found.len;

@@ -192,7 +192,7 @@ impl Layer for Raw {
         let (kind, len) = self.storage.extent(host, len)?;
         let kind = match kind {
             RangeKind::Data => ExtentKind::Data { host, encrypted: false },
-            RangeKind::Hole => ExtentKind::Zero { host: Some(host) },
+            RangeKind::Hole => ExtentKind::Zero { host: Some(host), encrypted: false },
         };
         Ok(Extent { guest, len, kind })
     }

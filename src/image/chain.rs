@@ -85,7 +85,7 @@ impl Chain {
             let size = node.layer.size();
             if guest >= size {
                 // Shorter than the layer above: its end hides everything deeper, too.
-                return Ok(ChainExtent { depth, extent: Extent { guest, len, kind: ExtentKind::Zero { host: None } } });
+                return Ok(ChainExtent { depth, extent: Extent { guest, len, kind: ExtentKind::ZERO } });
             }
             let extent = node.layer.map(guest, len.min(size - guest))?;
             len = extent.len;

@@ -102,9 +102,16 @@ pub enum ExtentKind {
     Zero {
         /// The space that is nevertheless reserved for it, if there is any.
         host: Option<u64>,
+        /// Whether bytes stored there would be encrypted.
+        encrypted: bool,
     },
     /// Nothing of its own: the backing file shows through, or zeros where there is none.
     Unallocated,
+}
+
+impl ExtentKind {
+    /// Zeros without a place.
+    pub const ZERO: ExtentKind = ExtentKind::Zero { host: None, encrypted: false };
 }
 
 /// Granularities of a layer.
@@ -273,8 +280,8 @@ pub trait Layer: Send + Sync + Debug {
     }
 
     /// Whether places were reserved for far more data than was ever written, so that data may be holes.
-    fn is_reserved_in_advance(&self) -> Result<bool> {
-        Ok(false)
+    fn is_reserved_in_advance(&self) -> bool {
+        false
     }
 
     /// Everything `info` shows.

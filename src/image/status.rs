@@ -66,7 +66,8 @@ impl Chain {
                     let (zero, len) = node.reserved_hole(host, len)?;
                     Ok(Status { len, zero, place: place(host), ..status })
                 }
-                ExtentKind::Zero { host } => {
+                ExtentKind::Zero { host, encrypted } => {
+                    let host = host.filter(|_| !encrypted);
                     Ok(Status { zero: true, data: false, place: host.and_then(place), ..status })
                 }
                 ExtentKind::Unallocated => {
@@ -94,7 +95,7 @@ impl Node {
 
     /// Whether data at `host` is a hole that was reserved in advance and never written, and for how long that holds.
     fn reserved_hole(&self, host: u64, len: u64) -> Result<(bool, u64)> {
-        if !self.layer.is_reserved_in_advance()? {
+        if !self.layer.is_reserved_in_advance() {
             return Ok((false, len));
         }
         let (kind, len) = self.layer.data_storage().extent(host, len)?;

@@ -1,8 +1,8 @@
 //! Images broken in every way that `check` can report: wrong entries, flags, counts and places in all tables.
 
-use super::Random;
 use super::damage::{Damage, be64};
 use super::kinds::{Kind, LOCKED, Open, SECRET};
+use super::{Random, share_taken, taken};
 
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
@@ -82,6 +82,29 @@ pub fn victims() -> Vec<Kind> {
             ),
         ),
     ]
+}
+
+/// Calls `body` for each victim with its damages. `ONLY` and `DAMAGE` choose some by name; otherwise one in a few dozen is
+/// taken, and with `SHARE=1` all of them.
+pub fn each(test: &str, mut body: impl FnMut(&Kind, Vec<u8>, Vec<Damage>)) {
+    let part = |damage: &Damage, kind: &Kind| {
+        let rare = share_taken() == 1 || taken(&kind.name, &format!("{test} {}", damage.name));
+        taken(&format!("{test} {}", kind.name), &damage.name) && rare
+    };
+    for kind in victims() {
+        if std::env::var("ONLY").is_ok_and(|only| !kind.name.contains(&only)) {
+            continue;
+        }
+        let image = std::fs::read(kind.folder().join("disk")).expect("image");
+        let mut damages = all(&image, &kind.name);
+        match std::env::var("DAMAGE") {
+            Ok(only) => damages.retain(|damage| damage.name.contains(&only)),
+            Err(_) => damages.retain(|damage| part(damage, &kind)),
+        }
+        if !damages.is_empty() {
+            body(&kind, image, damages);
+        }
+    }
 }
 
 /// What the damages need to know of an image.

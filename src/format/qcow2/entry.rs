@@ -2,13 +2,21 @@
 //!
 //! Specification: "Cluster mapping", "L1 table entry", "L2 table entry", "Extended L2 Entries".
 
+use std::fmt;
+
 use super::geometry::{Geometry, HostOffset};
+use super::refcount::hex;
 use crate::error::{Error, Result};
 
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+
+/// The text of an event, with the place of the L2 entry in which the damage is.
+pub fn at_entry(what: impl fmt::Display, table: HostOffset, index: u64) -> String {
+    format!("{what} (L2 offset: {:#x}, L2 index: {})", table.0, hex(index))
+}
 
 /// An entry of the L1 table: where an L2 table lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,8 +122,7 @@ impl L2Entry {
         }
         let offset = self.raw & OFFSET;
         if geometry.in_cluster(offset) != 0 {
-            let what = if self.raw & ZERO != 0 { "Preallocated zero cluster" } else { "Cluster allocation" };
-            return Err(Error::corrupt(format!("{what} offset {offset:#x} unaligned")));
+            return Err(Error::corrupt(format!("Cluster allocation offset {offset:#x} unaligned")));
         }
         // In an external data file offset 0 is a place like any other; the flag tells it from "nothing here".
         let allocated = offset != 0 || (geometry.external_data && self.copied() && self.raw & ZERO == 0);
@@ -126,9 +133,28 @@ impl L2Entry {
         Ok(place.map_or(Mapping::Unallocated, Mapping::Normal))
     }
 
+    /// What in an entry of an image of this version excludes each other, in the reference's words.
+    pub fn contradiction(self, geometry: Geometry, version: u32) -> Option<&'static str> {
+        if self.is_compressed() {
+            return None;
+        }
+        if !geometry.extended_l2 {
+            return (self.raw & ZERO != 0 && version < 3).then_some("Zero cluster entry found in pre-v3 image");
+        }
+        // As in `mapping`: offset 0 may be a place.
+        let placed = self.raw_offset() != 0 || (geometry.external_data && self.copied());
+        let excluded = if placed { self.zero_bits() } else { u32::MAX };
+        (self.allocated_bits() & excluded != 0).then_some("Invalid cluster entry found ")
+    }
+
     /// Host offset bits of a standard entry whatever its flags say; for `check` and for freeing.
     pub fn raw_offset(self) -> u64 {
         self.raw & OFFSET
+    }
+
+    /// What kind of cluster a standard entry leads to, in the reference's words for one that cannot be written.
+    pub fn noun(self) -> &'static str {
+        if self.raw & ZERO != 0 { "Preallocated zero cluster" } else { "Data cluster" }
     }
 
     /// Whether all subclusters are of one kind.

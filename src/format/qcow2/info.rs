@@ -11,8 +11,7 @@ use crate::image::{BitmapInfo, LayerInfo, Snapshots};
 impl Qcow2 {
     /// Everything `info` shows.
     pub(super) fn layer_info(&self) -> Result<LayerInfo> {
-        // Images with an external data file cannot have snapshots; what their table holds means nothing.
-        let snapshots = if self.geometry.external_data { Vec::new() } else { Snapshots::list(self)? };
+        let snapshots = Snapshots::list(self)?;
         let meta = self.meta();
         Ok(LayerInfo {
             snapshots,

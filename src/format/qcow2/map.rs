@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::entry::{L2Entry, Mapping};
+use super::entry::{L2Entry, Mapping, at_entry};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
-use super::refcount::Refcounts;
+use super::refcount::{Refcounts, hex};
 use super::row::row;
 use super::tables::L2Table;
 use super::{Meta, Qcow2};
@@ -76,7 +76,10 @@ impl Qcow2 {
             let meta = self.meta();
             (meta.header.refcount_table_offset, meta.header.refcount_table_clusters)
         };
-        Refcounts::open(Arc::clone(&self.file), self.geometry, HostOffset(offset), u64::from(clusters))
+        let mut refcounts =
+            Refcounts::open(Arc::clone(&self.file), self.geometry, HostOffset(offset), u64::from(clusters))?;
+        refcounts.only_read();
+        Ok(refcounts)
     }
 }
 
@@ -93,7 +96,7 @@ fn unallocated_tables(meta: &Meta, geometry: Geometry, guest: u64, len: u64) -> 
 /// L2 tables lie on cluster borders.
 pub(super) fn check_l2_offset(geometry: Geometry, offset: HostOffset, l1_index: u64) -> Result<()> {
     if geometry.in_cluster(offset.0) != 0 {
-        let text = format!("L2 table offset {:#x} unaligned (L1 index: {})", offset.0, super::refcount::hex(l1_index));
+        let text = format!("L2 table offset {:#x} unaligned (L1 index: {})", offset.0, hex(l1_index));
         return Err(Error::corruption_event(text));
     }
     Ok(())
@@ -150,7 +153,7 @@ impl TableReader<'_> {
         let skipped = guest - unit_start;
         let kind = match first {
             Unit::Data(host) => ExtentKind::Data { host: host + skipped, encrypted },
-            Unit::Zero(host) => ExtentKind::Zero { host: host.map(|host| host + skipped) },
+            Unit::Zero(host) => ExtentKind::Zero { host: host.map(|host| host + skipped), encrypted },
             _ => ExtentKind::Unallocated,
         };
         Ok(Extent { guest, len: at.min(end) - guest, kind })
@@ -194,23 +197,23 @@ impl TableReader<'_> {
         let geometry = self.geometry;
         let index = geometry.l2_index(GuestOffset(guest));
         let entry = self.table.get(index);
+        if let Some(what) = entry.contradiction(geometry, self.version) {
+            return Err(self.corrupt(what, index));
+        }
         let mapping = entry.mapping(geometry).map_err(|error| self.corrupt(&error.to_string(), index))?;
         if geometry.external_data {
             self.check_external(entry, mapping, guest, index)?;
         }
         Ok(match mapping {
             Mapping::Compressed(run) => Unit::Compressed { host: run.offset.0, stored: run.len },
-            Mapping::Zero(_) if self.version < 3 => {
-                return Err(self.corrupt("Zero cluster entry found in pre-v3 image", index));
-            }
-            _ if geometry.extended_l2 => return self.subcluster(entry, mapping, guest, index),
+            _ if geometry.extended_l2 => self.subcluster(entry, mapping, guest),
             Mapping::Unallocated => Unit::Unallocated,
             Mapping::Normal(host) => Unit::Data(host.0),
             Mapping::Zero(host) => Unit::Zero(host.map(|host| host.0)),
         })
     }
 
-    fn subcluster(&self, entry: L2Entry, mapping: Mapping, guest: u64, index: u64) -> Result<Unit> {
+    fn subcluster(&self, entry: L2Entry, mapping: Mapping, guest: u64) -> Unit {
         let geometry = self.geometry;
         let number = geometry.in_cluster(guest) / geometry.subcluster_size();
         let bit = 1_u32 << number;
@@ -218,13 +221,10 @@ impl TableReader<'_> {
             Mapping::Normal(host) => Some(host.0 + number * geometry.subcluster_size()),
             _ => None,
         };
-        let allocated = entry.allocated_bits() & bit != 0;
-        let zero = entry.zero_bits() & bit != 0;
-        match (allocated, zero, place) {
-            (true, false, Some(host)) => Ok(Unit::Data(host)),
-            (false, true, host) => Ok(Unit::Zero(host)),
-            (false, false, _) => Ok(Unit::Unallocated),
-            _ => Err(self.corrupt("Invalid cluster entry found ", index)),
+        match place {
+            Some(host) if entry.allocated_bits() & bit != 0 => Unit::Data(host),
+            _ if entry.zero_bits() & bit != 0 => Unit::Zero(place),
+            _ => Unit::Unallocated,
         }
     }
 
@@ -235,11 +235,12 @@ impl TableReader<'_> {
             Mapping::Compressed(_) => {
                 Err(self.corrupt("Compressed cluster entry found in image with external data file", index))
             }
-            Mapping::Normal(host) if host.0 != expected => {
+            Mapping::Normal(host) | Mapping::Zero(Some(host)) if host.0 != expected => {
                 let text = format!(
-                    "External data file host cluster offset {:#x} does not match guest cluster offset: {expected:#x}, \
-                     L2 index: {index:#x})",
-                    entry.raw_offset()
+                    "External data file host cluster offset {} does not match guest cluster offset: {}, L2 index: {})",
+                    hex(entry.raw_offset()),
+                    hex(expected),
+                    hex(index)
                 );
                 Err(Error::corruption_event(text))
             }
@@ -248,7 +249,6 @@ impl TableReader<'_> {
     }
 
     fn corrupt(&self, what: &str, index: u64) -> Error {
-        let table = self.table_offset.0;
-        Error::corruption_event(format!("{what} (L2 offset: {table:#x}, L2 index: {index:#x})"))
+        Error::corruption_event(at_entry(what, self.table_offset, index))
     }
 }

@@ -7,7 +7,7 @@ use super::crypt::CreateCrypt;
 use super::geometry::Geometry;
 use super::header::L1_BYTES_MAX;
 use super::options;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::format::{CreateOptions, MeasureRequest, Measured};
 use crate::image::{BitmapInfo, Chain};
 use crate::number::parse_number;
@@ -108,7 +108,7 @@ fn crypt_len(request: &MeasureRequest<'_>, geometry: Geometry) -> Result<u64> {
 fn data_len(source: &Chain, geometry: Geometry) -> Result<u64> {
     let (mut at, mut total) = (0, 0);
     while at < source.size() {
-        let status = source.status(at, source.size() - at)?;
+        let status = source.status(at, source.size() - at).context(|| "Unable to get block status")?;
         if status.zero || !status.data {
             at += status.len;
             continue;

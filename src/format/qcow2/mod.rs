@@ -58,7 +58,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::image::{
     Amend, BackingRef, Bitmaps, Checks, CompressionLevel, Compressor, Extent, ExtentKind, Layer, LayerInfo,
-    LayerLimits, Pending, Place, Resize, Snapshots, ZeroFlags, not_supported,
+    LayerLimits, Pending, Place, Resize, Snapshots, Warning, WarningSink, ZeroFlags, not_supported,
 };
 use crate::scratch;
 use crate::storage::{DebugEvent, Storage};
@@ -101,6 +101,8 @@ struct Qcow2 {
     backing: Option<BackingRef>,
     /// Whether clusters were reserved in advance; looked up when it matters.
     unwritten: OnceLock<bool>,
+    /// Where warnings go.
+    warnings: WarningSink,
     /// Whether it was opened for writing.
     writable: bool,
     /// The tables.
@@ -216,12 +218,22 @@ impl Layer for Qcow2 {
         self.reserved_place(guest)
     }
 
-    fn is_reserved_in_advance(&self) -> Result<bool> {
+    fn is_reserved_in_advance(&self) -> bool {
         if let Some(known) = self.unwritten.get() {
-            return Ok(*known);
+            return *known;
         }
-        let found = self.has_unwritten_clusters()?;
-        Ok(*self.unwritten.get_or_init(|| found))
+        let found = self.has_unwritten_clusters().unwrap_or_else(|error| {
+            // Guest data does not depend on refcounts.
+            error
+                .for_reader()
+                .notices()
+                .iter()
+                .cloned()
+                .map(Warning::Headed)
+                .for_each(|warning| (self.warnings.0)(&warning));
+            false
+        });
+        *self.unwritten.get_or_init(|| found)
     }
 
     fn read(&self, extent: &Extent, guest: u64, buf: &mut [u8]) -> Result<()> {

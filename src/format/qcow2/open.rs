@@ -63,6 +63,7 @@ pub fn open(mut request: OpenRequest<'_>) -> Result<Box<dyn Layer>> {
             .as_deref()
             .map(|name| BackingRef { filename: text(name), format: header.backing_format.as_deref().map(text) }),
         unwritten: OnceLock::new(),
+        warnings: request.context.warnings,
         writable: purpose == Purpose::Write,
         meta: Mutex::new(meta),
     }))

@@ -248,6 +248,8 @@ impl Writer {
         self.barrier()?;
         let mut discarded = Vec::new();
         self.deferred_clusters = 0;
+        // Where one of them cannot be given up, refcounts are wrong, and what seems to be free may be in use: then no
+        // space at all goes back.
         for (run, discard) in std::mem::take(&mut self.deferred) {
             self.refcounts.decrease(run, |freed| {
                 if discard {

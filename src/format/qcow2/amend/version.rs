@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::format::qcow2::Meta;
-use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
+use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping, at_entry};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
 use crate::format::qcow2::header::incompatible;
-use crate::format::qcow2::refcount::{MetadataKind, Run};
+use crate::format::qcow2::refcount::{MetadataKind, Run, hex};
 use crate::format::qcow2::snapshot::{read_snapshot_l1, write_snapshot_table};
 use crate::format::qcow2::txn::Discard;
 use crate::storage::Storage;
@@ -49,7 +49,8 @@ impl Qcow2 {
         if meta.snapshots.entries.iter().any(|one| other(one.disk_size) || one.vm_state_size > u64::from(u32::MAX)) {
             return Err(Error::unsupported("Internal snapshots prevent downgrade of image"));
         }
-        let downgraded = self.expand_zeros(&mut meta).and_then(|()| {
+        let expanded = self.expand_zeros(&mut meta).context(|| "Failed to turn zero into data clusters");
+        let downgraded = expanded.and_then(|()| {
             meta.remove_all_bitmaps(&self.file)?;
             meta.switch_version(|header| {
                 (header.version, header.incompatible, header.compatible, header.autoclear) = (2, 0, 0, 0);
@@ -90,7 +91,10 @@ impl Qcow2 {
         let mut changed = false;
         for (number, word) in (0..).zip(bytes.chunks_exact_mut(8)) {
             let raw = u64::from_be_bytes((&*word).try_into().expect("eight bytes"));
-            let Mapping::Zero(place) = (L2Entry { raw, bitmap: 0 }).mapping(geometry)? else { continue };
+            let mapping = (L2Entry { raw, bitmap: 0 })
+                .mapping(geometry)
+                .map_err(|error| Error::fatal_corruption(at_entry(error, table, number)))?;
+            let Mapping::Zero(place) = mapping else { continue };
             let guest = guest + (number << geometry.cluster_bits);
             let entry = self.expand_entry(meta, place, guest, uses, backed)?;
             word.copy_from_slice(&entry.raw.to_be_bytes());
@@ -145,7 +149,7 @@ fn tables(l1s: &[Vec<L1Entry>], geometry: Geometry) -> Result<BTreeMap<HostOffse
     for l1 in l1s {
         for (index, table) in (0..).zip(l1).filter_map(|(index, entry)| Some((index, entry.table()?))) {
             if geometry.in_cluster(table.0) != 0 {
-                let text = format!("L2 table offset {:#x} unaligned (L1 index: {index:#x})", table.0);
+                let text = format!("L2 table offset {:#x} unaligned (L1 index: {})", table.0, hex(index));
                 return Err(Error::fatal_corruption(text));
             }
             tables.entry(table).or_insert(index * geometry.l2_span());

@@ -122,6 +122,11 @@ impl Refcounts {
         Ok(refcounts)
     }
 
+    /// Says that no refcount will be changed: then a block that several entries of the table name is no danger.
+    pub fn only_read(&mut self) {
+        self.shared_blocks.clear();
+    }
+
     /// Header, refcount table and refcount blocks.
     fn protect_own(&mut self) {
         self.protected.add(Run { first: 0, clusters: 1 }, MetadataKind::Header);
@@ -496,5 +501,5 @@ pub(in crate::format::qcow2) fn hex(value: u64) -> String {
 
 fn bad_count(delta: i64, offset: u64) -> Error {
     let what = if delta > 0 { "has reached its limit" } else { "is zero although the cluster is in use" };
-    Error::os(libc::EINVAL).context(format!("The refcount of the cluster at {offset:#x} {what}"))
+    Error::os(libc::EINVAL).advise(format!("The refcount of the cluster at {offset:#x} {what}."))
 }

@@ -23,6 +23,13 @@ use crate::storage::Storage;
 use crate::text;
 use crate::units::SECTOR;
 
+/// How far an operation is, see [`Change::done`].
+pub(super) const TAKEN: &str = "The snapshot has been taken";
+/// The same.
+pub(super) const DELETED: &str = "The snapshot has been deleted";
+/// What can still fail when an operation counts as done, for the user to know.
+const REST: &str = "but space that is no longer needed could not be given up; 'qemu-img check' shows what is wrong";
+
 impl Qcow2 {
     /// Takes a snapshot of the present state.
     pub(super) fn create_snapshot(&self, name: &str) -> Result<()> {
@@ -55,8 +62,9 @@ impl Qcow2 {
         // From here on tables are read and written past the cache.
         meta.l2.clear();
         let references = References { meta: &mut meta, file: &self.file, geometry: self.geometry };
-        let mut change = Change { references, image: self };
+        let mut change = Change { references, image: self, done: None };
         let result = operation(&mut change).and_then(|()| change.settle());
+        let result = result.map_err(|error| error.advise(change.done.map(|done| format!("{done}, {REST}."))));
         meta.l2.clear();
         meta.guard(result)
     }
@@ -66,6 +74,8 @@ impl Qcow2 {
 pub(super) struct Change<'a> {
     references: References<'a>,
     image: &'a Qcow2,
+    /// What of the operation is on stable storage, whatever becomes of the rest of it.
+    done: Option<&'static str>,
 }
 
 impl<'a> Change<'a> {
@@ -83,6 +93,11 @@ impl<'a> Change<'a> {
 
     pub(super) fn geometry(&self) -> Geometry {
         self.references.geometry
+    }
+
+    /// Notes that from now on only the giving up of space can fail. `what` is the beginning of a sentence.
+    pub(super) fn done(&mut self, what: &'static str) {
+        self.done = Some(what);
     }
 
     fn create(&mut self, name: &str) -> Result<()> {
@@ -119,7 +134,9 @@ impl<'a> Change<'a> {
             return Err(self.give_back(&[l1_place, table_place], error));
         }
         self.protect(l1_place, MetadataKind::InactiveL1)?;
-        self.publish(snapshots, table_place)
+        self.publish(snapshots, table_place)?;
+        self.done(TAKEN);
+        Ok(())
     }
 
     /// Fails where a reference to everything in the active `tables` cannot be added.
@@ -187,6 +204,8 @@ impl<'a> Change<'a> {
             return Err(self.give_back(&[place], error));
         }
         let old = self.switch(&snapshot, l1, place, size)?;
+        self.meta().make_durable()?;
+        self.done("The snapshot has been applied");
         self.meta().writer()?.free(old, Discard::Snapshot);
         self.references.give_up(&gone)?;
         self.meta().flush()
@@ -242,6 +261,7 @@ impl<'a> Change<'a> {
         }
         let table_place = self.write_snapshots(&mut snapshots)?;
         self.publish(snapshots, table_place)?;
+        self.done(DELETED);
         let writer = self.meta().writer()?;
         writer.refcounts.unprotect(HostOffset(snapshot.l1_offset), MetadataKind::InactiveL1);
         writer.free(l1_place, Discard::Snapshot);

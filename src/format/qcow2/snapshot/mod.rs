@@ -24,6 +24,10 @@ pub use table::{RawEntry, Snapshot, SnapshotTable};
 
 impl Snapshots for Qcow2 {
     fn list(&self) -> Result<Vec<SnapshotInfo>> {
+        // Images with an external data file cannot have snapshots; what their table holds means nothing.
+        if self.geometry.external_data {
+            return Ok(Vec::new());
+        }
         let meta = self.meta();
         let disk_size = meta.header.guest_size();
         Ok(meta.snapshots.entries.iter().map(|snapshot| snapshot.info(disk_size)).collect())

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping};
+use crate::format::qcow2::entry::{L1Entry, L2Entry, Mapping, at_entry};
 use crate::format::qcow2::geometry::{Geometry, HostOffset};
-use crate::format::qcow2::refcount::Run;
+use crate::format::qcow2::refcount::{Run, hex};
 use crate::format::qcow2::row::{row, word};
 use crate::storage::Storage;
 use crate::units::MIB;
@@ -25,7 +25,7 @@ impl Tables {
         let mut tables = Vec::new();
         for (index, table) in l1.iter().enumerate().filter_map(|(index, entry)| Some((index, entry.table()?))) {
             if geometry.in_cluster(table.0) != 0 {
-                let index = super::super::refcount::hex(index as u64);
+                let index = hex(index as u64);
                 let text = format!("L2 table offset {:#x} unaligned (L1 index: {index})", table.0);
                 return Err(Error::fatal_corruption(text));
             }
@@ -142,10 +142,8 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
     while index * step < bytes.len() {
         let entries = &bytes[index * step..];
         let entry = L2Entry { raw: word(entries), bitmap: 0 };
-        let mapping = entry.mapping(geometry).map_err(|error| {
-            let text = format!("{error} (L2 offset: {:#x}, L2 index: {index:#x})", table.0);
-            Error::fatal_corruption(text)
-        })?;
+        let mapping =
+            entry.mapping(geometry).map_err(|error| Error::fatal_corruption(at_entry(error, table, index as u64)))?;
         index += 1;
         let run = match mapping {
             Mapping::Unallocated | Mapping::Zero(None) => continue,

@@ -34,13 +34,12 @@ impl References<'_> {
     pub fn check(&mut self, tables: &Tables) -> Result<()> {
         let geometry = self.geometry;
         let mut runs = Vec::new();
-        let checked = self.walk(tables, |writer, offset, bytes| {
+        self.walk(tables, |writer, offset, bytes| {
             check_place(writer, offset, geometry)?;
             collect_runs(geometry, offset, bytes, &mut runs)?;
             runs.iter().try_for_each(|run| writer.refcounts.check_increase(*run))?;
             Ok(false)
-        });
-        checked.map_err(explain)
+        })
     }
 
     /// Adds one reference to each of `tables` and to every cluster they refer to. On an error nothing is changed, unless
@@ -65,7 +64,7 @@ impl References<'_> {
             // The first error is the one to report.
             let _ = self.take_back(&tables.first(done));
         }
-        result.map_err(explain)
+        result
     }
 
     /// Undoes [`References::add`], when no table on disk relies on it yet.
@@ -125,7 +124,7 @@ impl References<'_> {
         let stride = geometry.l2_entry_size() as usize;
         let mut runs = Vec::new();
         let mut copies = Copies { bits: geometry.cluster_bits, moved: Vec::new(), batch: Batch::default() };
-        let shared = self.walk(tables, |writer, offset, bytes| {
+        self.walk(tables, |writer, offset, bytes| {
             check_place(writer, offset, geometry)?;
             collect_runs(geometry, offset, bytes, &mut runs)?;
             if set_copied(bytes, stride, false) {
@@ -135,8 +134,7 @@ impl References<'_> {
             }
             runs.iter().try_for_each(|run| writer.refcounts.increase_used(*run))?;
             Ok(false)
-        });
-        shared.map_err(explain)?;
+        })?;
         copies.finish(self.meta.writer()?)
     }
 
@@ -301,14 +299,4 @@ fn cluster_of(geometry: Geometry, entry: &[u8]) -> Result<Option<u64>> {
         Mapping::Normal(host) | Mapping::Zero(Some(host)) => Some(host.0 >> geometry.cluster_bits),
         Mapping::Unallocated | Mapping::Zero(None) | Mapping::Compressed(_) => None,
     })
-}
-
-/// A refcount that is too narrow for one more reference (or is wrong) is reported as the reference does, with the reason
-/// below.
-fn explain(error: Error) -> Error {
-    let text = error.to_string();
-    match text.strip_suffix(": Invalid argument") {
-        Some(reason) if error.errno() == libc::EINVAL => Error::os(libc::EINVAL).hint(format!("{reason}.")),
-        _ => error,
-    }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::change::{Change, offset_of};
+use super::change::{Change, DELETED, TAKEN, offset_of};
 use super::reach::Tables;
 use super::table::SnapshotTable;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ struct NewTables {
     /// The L1 table, and where it lies.
     l1: L1Table,
     place: Run,
-    /// L2 tables that others take the place of, as often as they are referred to.
+    /// L2 tables that others take the place of, as often as they are referred to and counted for that.
     replaced: Vec<Run>,
 }
 
@@ -49,6 +49,7 @@ impl Change<'_> {
                 snapshot.l1_offset = offset_of(own_place, geometry);
             }
             let mut replaced = change.switch_to(snapshots, &new)?;
+            change.done(TAKEN);
             replaced.extend(new.replaced);
             change.protect(own_place, MetadataKind::InactiveL1)?;
             Ok(replaced)
@@ -65,6 +66,7 @@ impl Change<'_> {
             let moved = change.references().rewrite(&active)?;
             let new = change.renew_l1(moved)?;
             given_up.extend(change.switch_to(snapshots.clone(), &new)?);
+            change.done(DELETED);
             given_up.extend(new.replaced);
             given_up.push(l1_place);
             let l1_offset = HostOffset(offset_of(l1_place, change.geometry()));
@@ -123,7 +125,7 @@ impl Change<'_> {
     /// Writes a new L1 table, which refers to the new ones of the L2 tables that have `moved`, and has the right flags.
     fn renew_l1(&mut self, moved: Vec<(HostOffset, HostOffset)>) -> Result<NewTables> {
         let bits = self.geometry().cluster_bits;
-        let moved: HashMap<_, _> = moved.into_iter().collect();
+        let mut moved: HashMap<_, _> = moved.into_iter().map(|(old, new)| (old, (new, None))).collect();
         let entries = self.meta().l1.entries().to_vec();
         let mut replaced = Vec::new();
         let mut renewed = Vec::with_capacity(entries.len());
@@ -132,13 +134,18 @@ impl Change<'_> {
                 renewed.push(entry);
                 continue;
             };
-            let table = moved.get(&old).copied().unwrap_or(old);
-            let copied = self.meta().writer()?.refcounts.get(table.0 >> bits)? == 1;
-            if table == old {
+            let refcounts = &mut self.meta().writer()?.refcounts;
+            let Some((new, uses)) = moved.get_mut(&old) else {
+                let copied = refcounts.get(old.0 >> bits)? == 1;
                 renewed.push(entry.with_copied(copied));
-            } else {
+                continue;
+            };
+            renewed.push(L1Entry::new(*new, refcounts.get(new.0 >> bits)? == 1));
+            // In a damaged image more entries may refer to it than are counted.
+            let left = uses.get_or_insert(refcounts.get(old.0 >> bits)?);
+            if *left > 0 {
+                *left -= 1;
                 replaced.push(Run { first: old.0 >> bits, clusters: 1 });
-                renewed.push(L1Entry::new(table, copied));
             }
         }
         let mut l1 = L1Table::from_entries(renewed);

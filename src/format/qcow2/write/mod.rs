@@ -16,10 +16,10 @@ mod tests;
 
 use super::Meta;
 use super::Qcow2;
-use super::entry::{L2Entry, Mapping};
+use super::entry::{L2Entry, Mapping, at_entry};
 use super::geometry::{Geometry, GuestOffset, HostOffset};
 use super::map::check_l2_offset;
-use super::refcount::{Refcounts, Run, overlap_error};
+use super::refcount::{Refcounts, Run, hex, overlap_error};
 use super::txn::Discard;
 use crate::error::{Error, Result};
 use crate::image::{Payload, Pending, Piece, Place, not_supported};
@@ -194,7 +194,13 @@ impl Planner<'_, '_> {
         if entry == L2Entry::default() {
             return Ok(Target::New);
         }
-        let mapping = entry.mapping(geometry).map_err(|error| self.meta.corrupt_entry(geometry, guest, &error))?;
+        let mapping = entry.mapping(geometry).map_err(|error| match entry.copied() {
+            true => {
+                let (noun, offset, guest) = (entry.noun(), entry.raw_offset(), hex(geometry.cluster_start(guest)));
+                Error::fatal_corruption(format!("{noun} offset {offset:#x} unaligned (guest offset: {guest})"))
+            }
+            false => self.meta.corrupt_entry(geometry, guest, &error),
+        })?;
         let host = match mapping {
             Mapping::Normal(host) | Mapping::Zero(Some(host)) if entry.copied() => host,
             _ => return Ok(Target::New),
@@ -293,9 +299,8 @@ impl Planner<'_, '_> {
 impl Meta {
     /// The entry of a guest cluster cannot be right.
     fn corrupt_entry(&self, geometry: Geometry, guest: u64, error: &Error) -> Error {
-        let table = self.l1.get(geometry.l1_index(GuestOffset(guest))).table().map_or(0, |table| table.0);
-        let index = super::refcount::hex(geometry.l2_index(GuestOffset(guest)));
-        Error::fatal_corruption(format!("{error} (L2 offset: {table:#x}, L2 index: {index})"))
+        let table = self.l1.get(geometry.l1_index(GuestOffset(guest))).table().unwrap_or(HostOffset(0));
+        Error::fatal_corruption(at_entry(error, table, geometry.l2_index(GuestOffset(guest))))
     }
 
     /// Gives up the clusters that an entry of the guest cluster at `guest` held. They cannot be those of metadata in
