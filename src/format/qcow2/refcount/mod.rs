@@ -242,9 +242,16 @@ impl Refcounts {
         Ok(())
     }
 
-    /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error
-    /// nothing is changed.
-    pub fn increase_used(&mut self, run: Run) -> Result<()> {
+    /// Fails where a cluster of a run, which is in use, counts as free.
+    pub fn check_used(&mut self, run: Run) -> Result<()> {
+        match self.first_unused(run)? {
+            Some(cluster) => Err(bad_count(-1, cluster << self.geometry.cluster_bits)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first cluster of a run whose refcount is zero.
+    fn first_unused(&mut self, run: Run) -> Result<Option<u64>> {
         let order = self.geometry.refcount_order;
         for (index, range) in self.pieces(run) {
             let first = self.first_cluster(index);
@@ -253,9 +260,16 @@ impl Refcounts {
                 None => Some(range.start),
             };
             if let Some(at) = unused {
-                return Err(bad_count(-1, (first + at as u64) << self.geometry.cluster_bits));
+                return Ok(Some(first + at as u64));
             }
         }
+        Ok(None)
+    }
+
+    /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error
+    /// nothing is changed.
+    pub fn increase_used(&mut self, run: Run) -> Result<()> {
+        self.check_used(run)?;
         self.add(run, 1)
     }
 

@@ -198,6 +198,9 @@ impl<'a> Change<'a> {
         let theirs = Tables::of(&l1, geometry)?;
         let ours = Tables::of(self.meta().l1.entries(), geometry)?;
         let (gone, added) = ours.differences(&theirs);
+        let (common, _) = theirs.differences(&added);
+        self.references.check_used(&common)?;
+        self.references.check(&added)?;
         let l1 = L1Table::from_entries(l1);
         let place = self.write_new(&l1.to_bytes(0..l1.len()))?;
         if let Err(error) = self.borrow(&added) {
@@ -211,9 +214,9 @@ impl<'a> Change<'a> {
         self.meta().flush()
     }
 
-    /// Adds a reference to everything in `tables`, which so far only snapshots refer to, and brings that to the disk.
+    /// Adds a reference to everything in `tables`, which so far only snapshots refer to, and brings that to the disk. It has
+    /// been checked that this can be done.
     fn borrow(&mut self, tables: &Tables) -> Result<()> {
-        self.references.check(tables)?;
         self.references.clear_copied(tables)?;
         self.meta().make_durable()?;
         self.references.add(tables)?;
@@ -256,6 +259,11 @@ impl<'a> Change<'a> {
         let l1 = read_l1(&*self.image.file, &snapshot, geometry)?;
         let tables = Tables::of(l1.entries(), geometry)?;
         let l1_place = Run::of_bytes(geometry, HostOffset(snapshot.l1_offset), u64::from(snapshot.l1_size) * 8);
+        if !geometry.external_data {
+            // Those that are the snapshot's, too, are looked at before anything is written.
+            let (others, _) = Tables::of(self.meta().l1.entries(), geometry)?.differences(&tables);
+            self.references.check_used(&others)?;
+        }
         if !geometry.external_data && self.delete_at_once(&snapshots, &tables, l1_place)? {
             return Ok(());
         }

@@ -63,6 +63,7 @@ impl Change<'_> {
             let mut given_up = change.references().give_up_shared(tables, RUNS_MAX)?;
             let geometry = change.geometry();
             let active = Tables::of(change.meta().l1.entries(), geometry)?;
+            change.references().check_apart(&active, &mut given_up)?;
             let moved = change.references().rewrite(&active)?;
             let new = change.renew_l1(moved)?;
             given_up.extend(change.switch_to(snapshots.clone(), &new)?);
