@@ -266,6 +266,19 @@ impl Refcounts {
         Ok(None)
     }
 
+    /// Shows the parts of a run whose refcount is `wanted`.
+    pub fn each_with(&mut self, run: Run, wanted: u64, mut visit: impl FnMut(Run)) -> Result<()> {
+        let mut at = run.first;
+        while at < run.end() {
+            let (count, clusters) = self.get_run(at, run.end() - at)?;
+            if count == wanted {
+                visit(Run { first: at, clusters });
+            }
+            at += clusters;
+        }
+        Ok(())
+    }
+
     /// Adds one to the refcounts of a run of clusters that are in use, that is, whose refcounts are not zero. On an error
     /// nothing is changed.
     pub fn increase_used(&mut self, run: Run) -> Result<()> {

@@ -209,6 +209,7 @@ impl<'a> Change<'a> {
         let old = self.switch(&snapshot, l1, place, size)?;
         self.meta().make_durable()?;
         self.done("The snapshot has been applied");
+        self.check_tables_apart(&gone)?;
         self.meta().writer()?.free(old, Discard::Snapshot);
         self.references.give_up(&gone)?;
         self.meta().flush()

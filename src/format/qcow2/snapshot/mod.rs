@@ -3,6 +3,7 @@
 //! A snapshot is a copy of the L1 table. Everything reachable from it carries one reference more, so that a later write
 //! to the disk goes elsewhere. Specification: "Snapshots".
 
+mod apart;
 mod change;
 mod details;
 mod diff;

@@ -68,6 +68,12 @@ impl Tables {
         Tables(offsets)
     }
 
+    /// These tables, each once.
+    pub fn distinct(mut self) -> Self {
+        self.0.dedup();
+        self
+    }
+
     /// The first `count` of them.
     pub fn first(&self, count: usize) -> Tables {
         Tables(self.0[..count].to_vec())
@@ -133,6 +139,22 @@ pub struct Compressed {
 /// The clusters that a table and its entries use: its own first, then one run for every row of neighbours. Returns what is
 /// compressed among them.
 pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &mut Vec<Run>) -> Result<Compressed> {
+    collect(geometry, table, bytes, runs, Err)
+}
+
+/// The same, without the entries that cannot be right.
+pub fn collect_sound_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &mut Vec<Run>) {
+    // It has no other reason to fail.
+    let _ = collect(geometry, table, bytes, runs, |_| Ok(()));
+}
+
+fn collect(
+    geometry: Geometry,
+    table: HostOffset,
+    bytes: &[u8],
+    runs: &mut Vec<Run>,
+    damaged: impl Fn(Error) -> Result<()>,
+) -> Result<Compressed> {
     let bits = geometry.cluster_bits;
     let mut compressed = Compressed::default();
     runs.clear();
@@ -142,9 +164,14 @@ pub fn collect_runs(geometry: Geometry, table: HostOffset, bytes: &[u8], runs: &
     while index * step < bytes.len() {
         let entries = &bytes[index * step..];
         let entry = L2Entry { raw: word(entries), bitmap: 0 };
-        let mapping =
-            entry.mapping(geometry).map_err(|error| Error::fatal_corruption(at_entry(error, table, index as u64)))?;
         index += 1;
+        let mapping = match entry.mapping(geometry) {
+            Ok(mapping) => mapping,
+            Err(error) => {
+                damaged(Error::fatal_corruption(at_entry(error, table, index as u64 - 1)))?;
+                continue;
+            }
+        };
         let run = match mapping {
             Mapping::Unallocated | Mapping::Zero(None) => continue,
             Mapping::Normal(host) | Mapping::Zero(Some(host)) => {

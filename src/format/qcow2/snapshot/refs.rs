@@ -53,23 +53,6 @@ impl References<'_> {
         })
     }
 
-    /// Fails where something that the active `tables` refer to is among what a snapshot gives up as its last user.
-    pub fn check_apart(&mut self, tables: &Tables, given_up: &mut [Run]) -> Result<()> {
-        if given_up.is_empty() {
-            return Ok(());
-        }
-        given_up.sort_unstable();
-        let geometry = self.geometry;
-        let mut runs = Vec::new();
-        self.walk(tables, |_, offset, bytes| {
-            collect_runs(geometry, offset, bytes, &mut runs)?;
-            match runs.iter().find_map(|run| overlap(*run, given_up)) {
-                Some(cluster) => Err(shared_uncounted(cluster << geometry.cluster_bits)),
-                None => Ok(false),
-            }
-        })
-    }
-
     /// Adds one reference to each of `tables` and to every cluster they refer to. On an error nothing is changed, unless
     /// taking back fails, too; then there are leaks.
     pub fn add(&mut self, tables: &Tables) -> Result<()> {
@@ -293,19 +276,6 @@ impl Batch {
         }
         Ok(())
     }
-}
-
-/// The first cluster of a run that is in one of `others`, too, which are sorted.
-fn overlap(run: Run, others: &[Run]) -> Option<u64> {
-    let next = others.get(others.partition_point(|other| other.end() <= run.first))?;
-    (next.first < run.end()).then(|| next.first.max(run.first))
-}
-
-fn shared_uncounted(offset: u64) -> Error {
-    Error::os(libc::EINVAL).advise(format!(
-        "The disk uses the cluster at {offset:#x}, which is only counted for the snapshot; 'qemu-img check' shows what is \
-         wrong."
-    ))
 }
 
 /// Refuses tables in the place of other metadata, which would be destroyed by setting flags.

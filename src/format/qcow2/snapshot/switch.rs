@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::change::{Change, DELETED, TAKEN, offset_of};
 use super::reach::Tables;
-use super::table::SnapshotTable;
+use super::table::{Snapshot, SnapshotTable};
 use crate::error::{Error, Result};
 use crate::format::qcow2::Meta;
 use crate::format::qcow2::entry::L1Entry;
@@ -39,7 +39,8 @@ impl Change<'_> {
             let geometry = change.geometry();
             let mut snapshots = snapshots.clone();
             let moved = change.references().share(tables)?;
-            let new = change.renew_l1(moved)?;
+            let before = change.meta().snapshots.entries.clone();
+            let new = change.renew_l1(moved, &before)?;
             // Flags are not looked at in the tables of snapshots; none is the value that is never wrong.
             let mut own =
                 L1Table::from_entries(new.l1.entries().iter().map(|entry| entry.with_copied(false)).collect());
@@ -63,9 +64,9 @@ impl Change<'_> {
             let mut given_up = change.references().give_up_shared(tables, RUNS_MAX)?;
             let geometry = change.geometry();
             let active = Tables::of(change.meta().l1.entries(), geometry)?;
-            change.references().check_apart(&active, &mut given_up)?;
+            change.check_apart(&mut given_up, &snapshots.entries)?;
             let moved = change.references().rewrite(&active)?;
-            let new = change.renew_l1(moved)?;
+            let new = change.renew_l1(moved, &snapshots.entries)?;
             given_up.extend(change.switch_to(snapshots.clone(), &new)?);
             change.done(DELETED);
             given_up.extend(new.replaced);
@@ -124,9 +125,11 @@ impl Change<'_> {
     }
 
     /// Writes a new L1 table, which refers to the new ones of the L2 tables that have `moved`, and has the right flags.
-    fn renew_l1(&mut self, moved: Vec<(HostOffset, HostOffset)>) -> Result<NewTables> {
+    /// `snapshots` may refer to the old ones.
+    fn renew_l1(&mut self, moved: Vec<(HostOffset, HostOffset)>, snapshots: &[Snapshot]) -> Result<NewTables> {
         let bits = self.geometry().cluster_bits;
         let mut moved: HashMap<_, _> = moved.into_iter().map(|(old, new)| (old, (new, None))).collect();
+        let shared = self.uses(snapshots, &moved);
         let entries = self.meta().l1.entries().to_vec();
         let mut replaced = Vec::new();
         let mut renewed = Vec::with_capacity(entries.len());
@@ -142,8 +145,9 @@ impl Change<'_> {
                 continue;
             };
             renewed.push(L1Entry::new(*new, refcounts.get(new.0 >> bits)? == 1));
-            // In a damaged image more entries may refer to it than are counted.
-            let left = uses.get_or_insert(refcounts.get(old.0 >> bits)?);
+            // In a damaged image more entries may refer to it than are counted; then it is kept for the snapshots.
+            let counted = refcounts.get(old.0 >> bits)?;
+            let left = uses.get_or_insert(counted.saturating_sub(shared.get(&old).copied().unwrap_or(0)));
             if *left > 0 {
                 *left -= 1;
                 replaced.push(Run { first: old.0 >> bits, clusters: 1 });
