@@ -170,7 +170,7 @@ impl<'a> Disk<'a> {
             return Ok(true);
         }
         // What cannot work changes nothing. The reference leaks clusters where a refcount has no room, so it is not asked.
-        if self.narrow() && done.stderr.contains(": Invalid argument\nThe refcount of the cluster at ") {
+        if self.narrow() && done.stderr.contains(": Invalid argument\nHint: The refcount of the cluster at ") {
             return Ok(false);
         }
         if self.kind.name.starts_with("bitmaps") && done.stderr.ends_with(": Device has active dirty bitmaps\n") {
